@@ -1,0 +1,37 @@
+"""Worlds that data comes from, and the account that money lives in."""
+
+from mambadream_lite.market.account import Account, AccountConfig, AccountState
+from mambadream_lite.market.features import (
+    FEATURES,
+    Market,
+    Scaler,
+    bar_extremes,
+    make_heston_market,
+)
+from mambadream_lite.market.heston import (
+    BARS_PER_YEAR,
+    HestonParams,
+    HestonPaths,
+    simulate_heston,
+    stationary_variance,
+)
+from mambadream_lite.market.history import load_sp500
+from mambadream_lite.market.order_book import Edge
+
+__all__ = [
+    "BARS_PER_YEAR",
+    "FEATURES",
+    "Account",
+    "AccountConfig",
+    "AccountState",
+    "Edge",
+    "HestonParams",
+    "HestonPaths",
+    "Market",
+    "Scaler",
+    "bar_extremes",
+    "load_sp500",
+    "make_heston_market",
+    "simulate_heston",
+    "stationary_variance",
+]

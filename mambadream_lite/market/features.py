@@ -1,0 +1,262 @@
+"""The six features of a tick, the `Market` that holds them, and the `Scaler` (chapter 01).
+
+Time convention, everywhere: ``features[:, t]`` describes bar t, the move from
+``price[:, t]`` to ``price[:, t + 1]``. It is known when bar t has closed. A decision taken
+then is filled at the open of bar t + 1 and earns bar t + 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mambadream_lite.market.heston import (
+    BARS_PER_YEAR,
+    HestonParams,
+    log_returns,
+    simulate_variance,
+)
+from mambadream_lite.market.order_book import Edge, ar1, imbalance_path
+
+FEATURES = ("velocity", "volatility", "imbalance", "log_spread", "log_volume", "signed_flow")
+VELOCITY, VOLATILITY, IMBALANCE = 0, 1, 2
+
+REFERENCE_VOLATILITY = 0.2  # per year; what one unit of velocity, spread and volume refers to
+TRADES_PER_BAR = 12  # returns inside a bar that its realised volatility is measured from
+
+
+@dataclass(frozen=True)
+class Market:
+    """Ticks of one or more paths with their features, simulated or real (chapter 01).
+
+    Attributes:
+        features: (B, T, 6) float32, columns as ``FEATURES``, raw units.
+        price: (B, T + 1) float64; bar t moves from ``price[:, t]`` to ``price[:, t + 1]``.
+        high, low: (B, T) float64, extremes of each bar.
+        bar: length of a bar in years.
+        time: (T,) labels of the bars: datetime64 for history, bar numbers for a simulation.
+        names: the features' names, in column order.
+        proxies: names of those features that stand in for something not observed.
+        variance: (B, T + 1) latent variance per year where it is known, else None.
+
+    Raises:
+        ValueError: shapes that do not agree, values that are not finite, low above high.
+    """
+
+    features: Tensor
+    price: Tensor
+    high: Tensor
+    low: Tensor
+    bar: float
+    time: np.ndarray
+    names: tuple[str, ...] = FEATURES
+    proxies: tuple[str, ...] = ()
+    variance: Tensor | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        check_features(self.features, "features")
+        n_paths, n_ticks, _ = self.features.shape
+        for name, shape in (
+            ("price", (n_paths, n_ticks + 1)),
+            ("high", (n_paths, n_ticks)),
+            ("low", (n_paths, n_ticks)),
+        ):
+            got = tuple(getattr(self, name).shape)
+            if got != shape:
+                raise ValueError(f"{name} must have shape {shape}, got {got}")
+        if not (self.low > 0).all() or not (self.low <= self.high).all():
+            raise ValueError("low must be positive and nowhere above high")
+        if not torch.isfinite(self.price).all() or not (self.price > 0).all():
+            raise ValueError("price must be finite and positive")
+
+    @property
+    def log_return(self) -> Tensor:
+        """(B, T) log return of each bar."""
+        return self.price.log().diff(dim=1)
+
+    @property
+    def velocity_unit(self) -> float:
+        """Log return that is one unit of velocity: 20 % a year, scaled to one bar."""
+        return velocity_unit(self.bar)
+
+    def window(self, start: int, stop: int) -> Market:
+        """Bars ``start`` to ``stop`` (exclusive) of every path, as a view."""
+        n_ticks = self.features.shape[1]
+        if not 0 <= start < stop <= n_ticks:
+            raise ValueError(f"window [{start}, {stop}) does not lie in 0 to {n_ticks} bars")
+        bars, edges = slice(start, stop), slice(start, stop + 1)
+        return replace(
+            self,
+            features=self.features[:, bars],
+            price=self.price[:, edges],
+            high=self.high[:, bars],
+            low=self.low[:, bars],
+            time=self.time[bars],
+            variance=None if self.variance is None else self.variance[:, edges],
+        )
+
+    def between(self, start: str, stop: str) -> Market:
+        """Bars dated in [``start``, ``stop``), for a market whose time is dates."""
+        if not np.issubdtype(self.time.dtype, np.datetime64):
+            raise TypeError("between needs a market with dates; use window for a simulated one")
+        first, last = np.searchsorted(self.time, np.array([start, stop], dtype=self.time.dtype))
+        return self.window(int(first), int(last))
+
+
+def check_features(x: Tensor, name: str) -> None:
+    """Raise a ``ValueError`` that names ``x`` unless it is finite with shape (..., T, 6)."""
+    if x.ndim < 2 or x.shape[-1] != len(FEATURES):
+        raise ValueError(
+            f"{name} must end in {len(FEATURES)} features {FEATURES}, got shape {tuple(x.shape)}"
+        )
+    bad = ~torch.isfinite(x)
+    if bad.any():
+        where = tuple(bad.nonzero()[0].tolist())
+        raise ValueError(
+            f"{name} must be finite: {int(bad.sum())} values are not, the first at {where} "
+            f"({FEATURES[where[-1]]}); drop or repair these ticks first"
+        )
+
+
+def velocity_unit(bar: float) -> float:
+    """Log return that one unit of velocity stands for at bars of ``bar`` years."""
+    return REFERENCE_VOLATILITY * float(np.sqrt(bar))
+
+
+class Scaler:
+    """Per-feature mean and standard deviation, fitted on training data only (chapter 04).
+
+    ``fit`` takes a ``Market`` or a tensor (..., 6) and returns the scaler itself.
+    """
+
+    def __init__(self) -> None:
+        self.mean: Tensor | None = None
+        self.std: Tensor | None = None
+
+    def fit(self, train: Market | Tensor) -> Scaler:
+        """Estimate mean and sd (6,) of each feature; a constant feature is refused."""
+        x = train.features if isinstance(train, Market) else train
+        check_features(x, "train")
+        flat = x.reshape(-1, x.shape[-1]).double()
+        mean, std = flat.mean(0), flat.std(0)
+        if not (std > 0).all():
+            raise ValueError(f"train has a constant feature: {FEATURES[int(std.argmin())]}")
+        self.mean, self.std = mean.float(), std.float()
+        return self
+
+    def transform(self, x: Tensor) -> Tensor:
+        """Raw units to zero mean and unit variance."""
+        mean, std = self._fitted()
+        return (x - mean) / std
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """Zero mean and unit variance back to raw units."""
+        mean, std = self._fitted()
+        return x * std + mean
+
+    def _fitted(self) -> tuple[Tensor, Tensor]:
+        if self.mean is None or self.std is None:
+            raise ValueError("the scaler has not been fitted: call fit(train) first")
+        return self.mean, self.std
+
+
+def bar_extremes(
+    log_return: Tensor, variance: Tensor, u_high: Tensor, u_low: Tensor
+) -> tuple[Tensor, Tensor]:
+    """High and low of a bar, as log distance from its open, given how it ended (chapter 07).
+
+    The maximum of a Brownian bridge from 0 to r with total variance s2 exceeds m with
+    probability exp(-2 m (m - r) / s2); we invert that law. High and low are drawn
+    independently given r, which is exact for each of them. The simulator and the dream both
+    call this function, so that a dream is liquidated by the same rule as the market.
+
+    Args:
+        log_return: r of the bar.
+        variance: s2 of the bar (not per year), same shape.
+        u_high, u_low: uniform draws in (0, 1], same shape.
+    """
+    reach = log_return.square() - 2 * variance * torch.stack([u_high, u_low]).log()
+    root = reach.sqrt()
+    return 0.5 * (log_return + root[0]), 0.5 * (log_return - root[1])
+
+
+def make_heston_market(
+    params: HestonParams,
+    n_paths: int,
+    n_steps: int,
+    *,
+    seed: int,
+    edge: Edge | None = None,
+    bar: float = 1 / BARS_PER_YEAR,
+    v0: np.ndarray | None = None,
+) -> Market:
+    """Simulate a Heston market with an order book and its six features (chapter 01).
+
+    Realised volatility, spread, volume and flow are noisy functions of the hidden variance
+    and of what was seen before: no feature follows from the others, and none shows the
+    variance itself.
+
+    Args:
+        params: the Heston parameters, per year.
+        n_paths, n_steps: number of paths and of bars.
+        seed: the same seed gives the same market.
+        edge: the planted edge, ``Edge()`` if None; ``Edge(strength=0)`` plants nothing.
+        bar: length of a bar in years, 5 minutes by default.
+        v0: starting variance of each path (n_paths,); ``params.v0`` if None.
+    """
+    edge = Edge() if edge is None else edge
+    rng = np.random.default_rng(seed)
+    size = (n_paths, n_steps)
+    variance = simulate_variance(params, n_paths, n_steps, bar, rng=rng, v0=v0)
+    imbalance = imbalance_path(edge, n_paths, n_steps, rng)
+    shocks = edge.tilt(rng.standard_normal(size), imbalance[:, :-1], rng.random(size))
+    returns = log_returns(params, variance, bar, shocks)
+
+    mean_variance = 0.5 * (variance[:, :-1] + variance[:, 1:])
+    realised = mean_variance * rng.chisquare(TRADES_PER_BAR, size) / TRADES_PER_BAR
+    realised = np.maximum(realised, 1e-8)  # 0.01 % a year: the log stays finite where v is 0
+    features = _book_features(returns, 0.5 * np.log(realised), imbalance, bar, rng)
+
+    up, down = bar_extremes(
+        torch.from_numpy(returns),
+        torch.from_numpy(realised * bar),
+        *torch.from_numpy(1 - rng.random((2, *size))),
+    )
+    log_price = np.log(params.s0) + np.concatenate(
+        [np.zeros((n_paths, 1)), returns.cumsum(axis=1)], axis=1
+    )
+    price = torch.from_numpy(np.exp(log_price))
+    return Market(
+        features=torch.from_numpy(features.astype(np.float32)),
+        price=price,
+        high=price[:, :-1] * up.exp(),
+        low=price[:, :-1] * down.exp(),
+        bar=bar,
+        time=np.arange(n_steps),
+        variance=torch.from_numpy(variance),
+    )
+
+
+def _book_features(
+    returns: np.ndarray,
+    volatility: np.ndarray,
+    imbalance: np.ndarray,
+    bar: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Stack the six features (B, T, 6). Each book variable leans on observed ones only, so
+    that its exact density given the past is a plain Gaussian."""
+    n_paths = len(returns)
+    start = np.zeros(n_paths)
+    excitement = volatility - np.log(REFERENCE_VOLATILITY)
+    noise = rng.standard_normal((3, *returns.shape))
+    log_spread = ar1(0.2 * (0.5 * excitement) + 0.10 * noise[0], 0.8, start)
+    log_volume = ar1(0.3 * excitement + 0.25 * noise[1], 0.7, start)
+    velocity = returns / velocity_unit(bar)
+    standardised = velocity / np.exp(excitement)
+    signed_flow = 0.6 * standardised + 0.3 * imbalance[:, :-1] + 0.7 * noise[2]
+    columns = [velocity, volatility, imbalance[:, 1:], log_spread, log_volume, signed_flow]
+    return np.stack(columns, axis=-1)

@@ -1,0 +1,22 @@
+"""The world model: the Mamba block, its heads, and how it is trained."""
+
+from mambadream_lite.model.checkpoint import fingerprint, load_world_model, save_world_model
+from mambadream_lite.model.heads import MixtureOfGaussians
+from mambadream_lite.model.mamba import Mamba, MambaState
+from mambadream_lite.model.training import History, evaluate, fit, sample_windows
+from mambadream_lite.model.world_model import Hidden, MambaWorldModel
+
+__all__ = [
+    "Hidden",
+    "History",
+    "Mamba",
+    "MambaState",
+    "MambaWorldModel",
+    "MixtureOfGaussians",
+    "evaluate",
+    "fingerprint",
+    "fit",
+    "load_world_model",
+    "sample_windows",
+    "save_world_model",
+]

@@ -1,0 +1,146 @@
+"""The world model: ticks in, a distribution of the next tick and the expected reward out (ch. 04).
+
+Raw units go in and come out; the scaler is inside. The model's hidden state is all it
+remembers of history, at constant size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mambadream_lite.market.features import FEATURES, Market, Scaler, velocity_unit
+from mambadream_lite.model.heads import LinearHead, MixtureHead, MixtureOfGaussians
+from mambadream_lite.model.mamba import Mamba, MambaState
+
+Hidden = tuple[MambaState, ...]
+HEADS = ("mixture", "linear")
+
+
+class MambaWorldModel(nn.Module):
+    """Mamba as a world model of a market (chapter 04).
+
+    Args:
+        d_input: number of features F.
+        d_model: width D.
+        d_state: state size S of each channel.
+        n_layers: number of Mamba blocks, each pre-normed and residual.
+        n_components: mixture components K of the head.
+        d_action: size A of an action that the next tick depends on; 0 for a small trader,
+            whose orders move nothing.
+        head: ``"mixture"``, or ``"linear"``, the source chapter's two linear maps.
+
+    Raises:
+        ValueError: a size below its least value, or an unknown head.
+    """
+
+    def __init__(
+        self,
+        d_input: int = len(FEATURES),
+        d_model: int = 128,
+        d_state: int = 32,
+        n_layers: int = 1,
+        n_components: int = 5,
+        d_action: int = 0,
+        head: str = "mixture",
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("d_input", d_input, 1),
+            ("n_layers", n_layers, 1),
+            ("n_components", n_components, 1),
+            ("d_action", d_action, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        if head not in HEADS:
+            raise ValueError(f"head must be one of {HEADS}, got {head!r}")
+        self.config = {
+            "d_input": d_input,
+            "d_model": d_model,
+            "d_state": d_state,
+            "n_layers": n_layers,
+            "n_components": n_components,
+            "d_action": d_action,
+            "head": head,
+        }
+        self.embed = nn.Linear(d_input + d_action, d_model)
+        self.norms = nn.ModuleList(nn.RMSNorm(d_model, eps=1e-5) for _ in range(n_layers))
+        self.blocks = nn.ModuleList(Mamba(d_model, d_state) for _ in range(n_layers))
+        self.final_norm = nn.RMSNorm(d_model, eps=1e-5)
+        if head == "mixture":
+            self.head = MixtureHead(d_model, d_input, n_components)
+        else:
+            self.head = LinearHead(d_model, d_input)
+        self.reward_head = nn.Linear(d_model + d_input, 1)
+        nn.init.zeros_(self.reward_head.weight)
+        nn.init.zeros_(self.reward_head.bias)
+        self.register_buffer("feature_mean", torch.zeros(d_input))
+        self.register_buffer("feature_std", torch.ones(d_input))
+        self.register_buffer("bar", torch.tensor(float("nan"), dtype=torch.float64))
+
+    def fit_scaler(self, train: Market) -> None:
+        """Take mean and sd of each feature and the bar's length from the training market."""
+        scaler = Scaler().fit(train)
+        self.feature_mean.copy_(scaler.mean)
+        self.feature_std.copy_(scaler.std)
+        self.bar.fill_(train.bar)
+
+    @property
+    def velocity_unit(self) -> float:
+        """Log return of one unit of velocity at the bar length the model was trained on."""
+        return velocity_unit(float(self.bar))
+
+    def forward(
+        self, x: Tensor, hidden: Hidden | None = None, action: Tensor | None = None
+    ) -> tuple[MixtureOfGaussians, Tensor, Hidden]:
+        """Predict the tick after each of the given ones.
+
+        Args:
+            x: raw features, a sequence (B, T, F) or a single tick (B, F), which costs O(1).
+            hidden: the state returned for the ticks before; None if there were none.
+            action: (B, T, A) or (B, A) if ``d_action > 0``, else None.
+
+        Returns:
+            The law of the next features (log_prob, sample, mean, stddev; raw units), the
+            expected reward (B, T) or (B,), which is the return of one unit of the asset held
+            over the next tick as a fraction of its price, and the new hidden state.
+
+        Raises:
+            ValueError: a wrong number of features, values that are not finite, or an action
+                where the model takes none (or none where it takes one).
+        """
+        self._check(x, action)
+        z = (x - self.feature_mean) / self.feature_std
+        y = self.embed(z if action is None else torch.cat([z, action], dim=-1))
+        single = x.ndim == 2
+        states = []
+        for i, (norm, block) in enumerate(zip(self.norms, self.blocks, strict=True)):
+            if single:
+                state = block.initial_state(len(x)) if hidden is None else hidden[i]
+                out, state = block.step(norm(y), state)
+            else:
+                out, state = block(norm(y), None if hidden is None else hidden[i])
+            y = y + out
+            states.append(state)
+        y = self.final_norm(y)
+        next_features = self.head(y, z, self.feature_mean, self.feature_std)
+        reward = self.reward_head(torch.cat([y, z], dim=-1)).squeeze(-1) * self.velocity_unit
+        return next_features, reward, tuple(states)
+
+    def _check(self, x: Tensor, action: Tensor | None) -> None:
+        d_input, d_action = self.config["d_input"], self.config["d_action"]
+        if x.ndim not in (2, 3) or x.shape[-1] != d_input:
+            raise ValueError(
+                f"x must have shape (B, T, {d_input}) or (B, {d_input}), got {tuple(x.shape)}"
+            )
+        if not torch.isfinite(x).all():
+            raise ValueError(
+                f"x must be finite, but {int((~torch.isfinite(x)).sum())} of its values are not"
+            )
+        if bool(d_action) != (action is not None):
+            raise ValueError(f"action must be given if and only if d_action > 0 (it is {d_action})")
+        if action is not None and action.shape != (*x.shape[:-1], d_action):
+            raise ValueError(
+                f"action must have shape {(*x.shape[:-1], d_action)}, got {tuple(action.shape)}"
+            )
