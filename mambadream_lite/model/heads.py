@@ -97,12 +97,21 @@ class MixtureOfGaussians:
     def stddev(self) -> Tensor:
         """Standard deviation (..., F) in raw units."""
         weight = self.log_weight.exp().unsqueeze(-1)
-        eye = torch.eye(self.scale.shape[0], device=self.scale.device)
-        root = torch.linalg.solve_triangular(self.precision_cholesky, eye, upper=False)
-        within = root.square().sum(-1)  # (..., K, F)
         centre = (weight * self.component_mean).sum(-2, keepdim=True)
         spread = (self.component_mean - centre).square()
-        return (weight * (within + spread)).sum(-2).sqrt() * self.scale
+        return (weight * (self._component_variance() + spread)).sum(-2).sqrt() * self.scale
+
+    def cdf(self, x: Tensor) -> Tensor:
+        """P(feature <= x) of each margin (..., F), x in raw units."""
+        z = ((x - self.shift) / self.scale).unsqueeze(-2)
+        standardised = (z - self.component_mean) / self._component_variance().sqrt()
+        return (self.log_weight.exp().unsqueeze(-1) * torch.special.ndtr(standardised)).sum(-2)
+
+    def _component_variance(self) -> Tensor:
+        """Diagonal (..., K, F) of each component's covariance, in scaled units."""
+        eye = torch.eye(self.scale.shape[0], device=self.scale.device)
+        root = torch.linalg.solve_triangular(self.precision_cholesky, eye, upper=False)
+        return root.square().sum(-1)
 
 
 class MixtureHead(nn.Module):

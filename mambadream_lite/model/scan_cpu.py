@@ -23,8 +23,8 @@ C0, C1, C2, C3, C4, C5, C6, C7 = POWERS
 
 
 @intrinsic
-def _float_of_bits(typing_context, bits):  # noqa: ANN001, ANN202 - numba's own signature
-    def generate(context, builder, signature, args):  # noqa: ANN001, ANN202
+def _float_of_bits(typing_context, bits):
+    def generate(context, builder, signature, args):
         return builder.bitcast(args[0], ir.FloatType())
 
     return types.float32(types.int32), generate
@@ -41,7 +41,7 @@ def _exp(x: float) -> float:
 
 
 @njit(parallel=True, fastmath=True, cache=True)
-def _forward(x, dt, A, B, C, D, h, y, final):  # noqa: ANN001, ANN202
+def _forward(x, dt, A, B, C, D, h, y, final):
     batch, n_ticks, inner = x.shape
     n_state = A.shape[1]
     for b in prange(batch):
@@ -58,7 +58,7 @@ def _forward(x, dt, A, B, C, D, h, y, final):  # noqa: ANN001, ANN202
 
 
 @njit(parallel=True, fastmath=True, cache=True)
-def _backward(x, dt, A, B, C, D, h, gy, gfinal, gx, gdt, gA, gB, gC, gD, gh):  # noqa: ANN001, ANN202
+def _backward(x, dt, A, B, C, D, h, gy, gfinal, gx, gdt, gA, gB, gC, gD, gh):
     batch, n_ticks, inner = x.shape
     n_state = A.shape[1]
     for b in prange(batch):
@@ -91,7 +91,7 @@ def _backward(x, dt, A, B, C, D, h, gy, gfinal, gx, gdt, gA, gB, gC, gD, gh):  #
 
 
 @njit(parallel=True, fastmath=True, cache=True)
-def _step(h, x, dt, A, B, C, D, y, out):  # noqa: ANN001, ANN202
+def _step(h, x, dt, A, B, C, D, y, out):
     batch, inner = x.shape
     for b in prange(batch):
         for e in range(inner):
@@ -107,7 +107,7 @@ class FusedScan(torch.autograd.Function):
     """``selective_scan`` with float32 CPU tensors; shapes as there, the state not optional."""
 
     @staticmethod
-    def forward(ctx, x, dt, A, B, C, D, h):  # noqa: ANN001, ANN205
+    def forward(ctx, x, dt, A, B, C, D, h):
         """Outputs y (B, T, E) and the final state (B, E, S)."""
         saved = [z.contiguous() for z in (x, dt, A, B, C, D, h)]
         ctx.save_for_backward(*saved)
@@ -116,7 +116,7 @@ class FusedScan(torch.autograd.Function):
         return y, final
 
     @staticmethod
-    def backward(ctx, gy, gfinal):  # noqa: ANN001, ANN205
+    def backward(ctx, gy, gfinal):
         """Gradients of all seven inputs."""
         saved = ctx.saved_tensors
         x, dt, A, B, C, D, h = saved

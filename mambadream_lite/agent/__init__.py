@@ -1,0 +1,27 @@
+"""Traders: the old rules, PPO trained in dreams, and planning by dreaming."""
+
+from mambadream_lite.agent.mpc import MPC, Decision, base_rate
+from mambadream_lite.agent.policies import (
+    BuyAndHold,
+    Episode,
+    MovingAverageRule,
+    Observation,
+    Policy,
+    replay,
+)
+from mambadream_lite.agent.ppo import PPO, PPOConfig, dream_and_train
+
+__all__ = [
+    "MPC",
+    "PPO",
+    "BuyAndHold",
+    "Decision",
+    "Episode",
+    "MovingAverageRule",
+    "Observation",
+    "PPOConfig",
+    "Policy",
+    "base_rate",
+    "dream_and_train",
+    "replay",
+]

@@ -1,0 +1,117 @@
+"""How each shipped checkpoint is made: one recipe a file in ``data/`` (chapters 04, 08 and 10).
+
+    python -m mambadream_lite.model.recipes heston
+
+trains ``data/heston.safetensors`` again. Sizes, seeds and dates stand here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mambadream_lite.market import (
+    HestonParams,
+    Market,
+    load_sp500,
+    make_heston_market,
+    stationary_variance,
+)
+from mambadream_lite.market.archive import clean_archive
+from mambadream_lite.model.checkpoint import fingerprint, save_world_model
+from mambadream_lite.model.training import evaluate, fit
+from mambadream_lite.model.world_model import MambaWorldModel
+
+PARAMS = HestonParams()  # the book's market
+SP500_SPLIT = ("1999-01-01", "2005-01-01", "2007-01-01", "2019-01-01")  # train, validate, test
+TRAIN_SEED, VAL_SEED, TEST_SEED = 101, 102, 103
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one checkpoint is trained on, and how.
+
+    Attributes:
+        data: returns the training and the validation market.
+        model: arguments of ``MambaWorldModel``.
+        fit: arguments of ``fit``.
+        seed: of the initial weights and of the windows.
+    """
+
+    data: Callable[[], tuple[Market, Market]]
+    model: dict
+    fit: dict
+    seed: int = 0
+
+
+def heston_market(n_paths: int, n_steps: int, seed: int) -> Market:
+    """The book's Heston market, each path started from the stationary law of its variance."""
+    v0 = stationary_variance(PARAMS, n_paths, seed)
+    return make_heston_market(PARAMS, n_paths, n_steps, seed=seed, v0=v0)
+
+
+def heston_data() -> tuple[Market, Market]:
+    """200 paths of about a year to train on, 16 short ones to validate on."""
+    return heston_market(200, 20_000, TRAIN_SEED), heston_market(16, 2_049, VAL_SEED)
+
+
+def sp500_data() -> tuple[Market, Market]:
+    """The S&P 500 before 2005 to train on, 2005 and 2006 to validate on; no crash in either."""
+    start, train_end, val_end, _ = SP500_SPLIT
+    market = load_sp500()
+    return market.between(start, train_end), market.between(train_end, val_end)
+
+
+def archive_data() -> tuple[Market, Market]:
+    """A cleaned archive of Heston storms (planted, chapter 08) to train and to validate on."""
+    return clean_archive(PARAMS, seed=TRAIN_SEED), clean_archive(PARAMS, seed=VAL_SEED, batches=1)
+
+
+RECIPES = {
+    "heston": Recipe(heston_data, {}, {"n_steps": 4000, "batch_size": 16, "window": 128}),
+    "sp500": Recipe(
+        sp500_data,
+        {},
+        {"n_steps": 600, "batch_size": 16, "window": 64, "weight_decay": 0.3, "val_every": 25},
+    ),
+    "archive": Recipe(archive_data, {}, {"n_steps": 2000, "batch_size": 16, "window": 128}),
+}
+
+
+def make(name: str, path: Path, *, progress: bool = True) -> dict:
+    """Train one recipe and write its checkpoint; returns the metrics stored with it."""
+    recipe = RECIPES[name]
+    train, val = recipe.data()
+    torch.manual_seed(recipe.seed)
+    model = MambaWorldModel(**recipe.model)
+    history = fit(model, train, val=val, seed=recipe.seed, progress=progress, **recipe.fit)
+    metrics = {
+        "recipe": name,
+        "seed": recipe.seed,
+        "train_ticks": train.features[..., 0].numel(),
+        "train_fingerprint": fingerprint(train),
+        "val_fingerprint": fingerprint(val),
+        "val_log_score": round(evaluate(model, val, window=recipe.fit["window"]), 4),
+        "best_step": history.val_step[history.val_log_score.index(max(history.val_log_score))],
+        "torch": torch.__version__.split("+")[0],
+    }
+    save_world_model(model, path, metrics=metrics)
+    return metrics
+
+
+def main() -> None:
+    """Command line: ``python -m mambadream_lite.model.recipes NAME [--out FILE]``."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("name", choices=sorted(RECIPES))
+    parser.add_argument("--out", type=Path, help="default: data/NAME.safetensors")
+    args = parser.parse_args()
+    torch.set_num_threads(1)  # matrices this small lose more to a second thread than they gain
+    print(make(args.name, args.out or Path("data") / f"{args.name}.safetensors"))
+
+
+if __name__ == "__main__":
+    main()
