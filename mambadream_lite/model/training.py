@@ -43,7 +43,7 @@ def fit(
     window: int = 128,
     lr: float = 3e-3,
     weight_decay: float = 0.01,
-    reward_weight: float = 0.1,
+    reward_weight: float = 0.2,
     seed: int = 0,
     val_every: int = 200,
     progress: bool = True,
@@ -51,7 +51,7 @@ def fit(
     """Train a world model on random windows of a market (chapter 04).
 
     The loss is minus the mean log score plus ``reward_weight`` times half the squared error
-    of the reward in units of velocity. AdamW, one-cycle learning rate, clipped gradients.
+    of the reward in units of the model's own (detached) predicted sd. AdamW, one-cycle learning rate, clipped gradients.
     With ``val``, the weights that scored best there are the ones the model ends with.
 
     Args:
@@ -119,7 +119,7 @@ def fit(
 
 
 def score(model: MambaWorldModel, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Log score and squared reward error (in velocity units) of windows x (B, T + 1, F).
+    """Log score, and squared reward error in predicted variances, of windows x (B, T + 1, F).
 
     The first ``WARMUP`` predictions of a window are left out. Returns two (B, T - WARMUP).
     """
@@ -127,8 +127,10 @@ def score(model: MambaWorldModel, x: Tensor) -> tuple[Tensor, Tensor]:
     target = x[:, WARMUP + 1 :]
     # the reward is a simple return; velocity times its unit is the log return
     earned = torch.expm1(target[..., VELOCITY] * model.velocity_unit)
-    error = (reward[:, WARMUP:] - earned) / model.velocity_unit
-    return law[:, WARMUP:].log_prob(target), error.square()
+    law = law[:, WARMUP:]
+    # in units of the forecast's own sd, or the wildest ticks alone would teach the mean
+    risk = law.stddev[..., VELOCITY].detach() * model.velocity_unit
+    return law.log_prob(target), ((reward[:, WARMUP:] - earned) / risk).square()
 
 
 @torch.no_grad()
