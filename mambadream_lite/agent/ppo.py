@@ -38,6 +38,8 @@ class PPOConfig:
             its own forecast) instead of by the growth of the one path that was drawn.
         drawdown_penalty: price of a new drawdown, per unit of log equity lost from the peak.
         worst_reward: losses of one tick are clipped here (log growth); gains never are.
+        inertia: logit that the level now held starts with over the others. Turning over costs:
+            an agent that begins by trading at random learns only to stop.
     """
 
     levels: tuple[float, ...] = LEVELS
@@ -52,6 +54,7 @@ class PPOConfig:
     expected_reward: bool = True
     drawdown_penalty: float = 0.1
     worst_reward: float = -0.5
+    inertia: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Rollout:
     """N episodes of H ticks under one policy; (N, H) each, inputs (N, H, I)."""
 
     inputs: Tensor
+    held: Tensor
     choice: Tensor
     log_prob: Tensor
     reward: Tensor
@@ -103,7 +107,8 @@ class PPO:
             torch.manual_seed(seed)
             self.policy = _network(n_inputs, self.config.width, len(self.levels), gain=0.01)
             self.value = _network(n_inputs, self.config.width, 1, gain=1.0)
-        self.parameters = [*self.policy.parameters(), *self.value.parameters()]
+        self.inertia = nn.Parameter(torch.tensor(self.config.inertia))
+        self.parameters = [self.inertia, *self.policy.parameters(), *self.value.parameters()]
         self.optimizer = torch.optim.Adam(self.parameters, lr=self.config.lr, eps=1e-5)
 
     def inputs(self, observation: Observation, state: AccountState) -> Tensor:
@@ -127,9 +132,18 @@ class PPO:
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Leverage (N,): the likeliest level, or one drawn if a generator is given."""
-        logits = self.policy(self.inputs(observation, state))
+        logits = self._logits(self.inputs(observation, state), self._held(state))
         choice = logits.argmax(-1) if generator is None else _draw(logits, generator)
         return self.levels[choice]
+
+    def _held(self, state: AccountState) -> Tensor:
+        """Index (N,) of the level nearest to the leverage now held."""
+        return (state.leverage.unsqueeze(-1) - self.levels).abs().argmin(-1)
+
+    def _logits(self, inputs: Tensor, held: Tensor) -> Tensor:
+        """Preference for each level (N, levels)."""
+        stay = nn.functional.one_hot(held, len(self.levels))
+        return self.policy(inputs) + self.inertia * stay
 
     def learn(self, path: Dream) -> float:
         """Trade once along every path, then improve; returns the mean reward (bp a tick)."""
@@ -138,7 +152,9 @@ class PPO:
         learned = ~rollout.ended
         batch = [
             z[learned]
-            for z in (rollout.inputs, rollout.choice, rollout.log_prob, advantage, target)
+            for z in (
+                rollout.inputs, rollout.held, rollout.choice, rollout.log_prob, advantage, target
+            )
         ]
         for _ in range(self.config.epochs):
             order = torch.randperm(len(batch[0]), generator=self.generator)
@@ -148,13 +164,18 @@ class PPO:
 
     @torch.no_grad()
     def _collect(self, path: Dream) -> Rollout:
-        config, state = self.config, self.account.open(len(path))
+        config = self.config
+        # every dream begins with a position drawn at random, so that holding, adding and
+        # getting out are all tried in every state of the market
+        start = torch.randint(len(self.levels), (len(path),), generator=self.generator)
+        state = self.account.open(len(path), self.levels[start])
         columns: dict[str, list[Tensor]] = {
-            name: [] for name in ("inputs", "choice", "log_prob", "reward", "ruined", "ended")
+            name: [] for name in ("inputs", "held", "choice", "log_prob", "reward", "ruined", "ended")
         }
         for h in range(path.horizon):
             inputs = self.inputs(observation_at(path, h), state)
-            logits = self.policy(inputs)
+            held = self._held(state)
+            logits = self._logits(inputs, held)
             choice = _draw(logits, self.generator)
             target = self.levels[choice]
             after = self.account.step(state, target, *bar_of(path, h))
@@ -166,6 +187,7 @@ class PPO:
             reward = torch.where(newly, config.worst_reward, reward)
             entry = {
                 "inputs": inputs,
+                "held": held,
                 "choice": choice,
                 "log_prob": Categorical(logits=logits).log_prob(choice),
                 "reward": (reward / REWARD_UNIT).float(),
@@ -208,9 +230,15 @@ class PPO:
         return advantage, advantage + values
 
     def _improve(
-        self, inputs: Tensor, choice: Tensor, old: Tensor, advantage: Tensor, target: Tensor
+        self,
+        inputs: Tensor,
+        held: Tensor,
+        choice: Tensor,
+        old: Tensor,
+        advantage: Tensor,
+        target: Tensor,
     ) -> None:
-        law = Categorical(logits=self.policy(inputs))
+        law = Categorical(logits=self._logits(inputs, held))
         ratio = (law.log_prob(choice) - old).exp()
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         clipped = ratio.clamp(1 - self.config.clip, 1 + self.config.clip)
@@ -231,14 +259,16 @@ def dream_and_train(
     horizon: int = 50,
     *,
     n_dreams: int = 4,
-    n_rounds: int = 60,
+    n_rounds: int = 40,
     n_starts: int = 64,
+    n_passes: int = 4,
     generator: torch.Generator,
 ) -> list[float]:
     """Train an agent inside a frozen model's dreams (chapter 07).
 
-    Each round picks ``n_starts`` of the contexts, dreams ``n_dreams`` futures of each, lets
-    the agent trade in them and learn. Not one tick of the market is touched.
+    Each round picks ``n_starts`` of the contexts and dreams ``n_dreams`` futures of each. The
+    agent trades in them and learns, ``n_passes`` times: its orders move nothing, so a dream
+    serves more than once. Not one tick of the market is touched.
 
     Args:
         world_model: frozen; no gradient reaches it.
@@ -247,6 +277,7 @@ def dream_and_train(
         horizon: ticks of a dream.
         n_dreams, n_starts: futures a context, contexts a round.
         n_rounds: rounds of dreaming and learning.
+        n_passes: times that the agent trades in the same dreams.
         generator: of the starts and of the dreams.
 
     Returns:
@@ -263,7 +294,7 @@ def dream_and_train(
             horizon=horizon,
             generator=generator,
         )
-        curve.append(agent.learn(path))
+        curve.append(sum(agent.learn(path) for _ in range(n_passes)) / n_passes)
     return curve
 
 

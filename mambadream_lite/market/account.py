@@ -90,8 +90,8 @@ class Account:
     def __init__(self, config: AccountConfig | None = None) -> None:
         self.config = AccountConfig() if config is None else config
 
-    def open(self, n: int, leverage: float = 0.0) -> AccountState:
-        """``n`` accounts with equity 1 that hold ``leverage`` already."""
+    def open(self, n: int, leverage: float | Tensor = 0.0) -> AccountState:
+        """``n`` accounts with equity 1 that hold ``leverage`` (one number or (n,)) already."""
         one = torch.ones(n, dtype=torch.float64)
         return AccountState(one, one * leverage, one, torch.zeros(n, dtype=torch.bool))
 
