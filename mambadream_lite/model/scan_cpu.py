@@ -4,6 +4,9 @@ A plain PyTorch loop writes each tick's state (B, E, S) to memory and reads it b
 channel's states stay in the cache: the forward pass keeps none of them, and the backward
 pass computes them again. The recurrence in ``scan.py`` is the definition that the tests hold
 these loops to.
+
+One thread, on purpose: numba's threads and PyTorch's would spin side by side and wait for
+each other; with two cores that made a dream 25 times slower.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import njit, types
 from numba.extending import intrinsic
 from torch import Tensor
 
@@ -40,11 +43,11 @@ def _exp(x: float) -> float:
     return power * _float_of_bits(np.int32((whole + np.int32(127)) << np.int32(23)))
 
 
-@njit(parallel=True, fastmath=True, cache=True)
+@njit(fastmath=True, cache=True)
 def _forward(x, dt, A, B, C, D, h, y, final):
     batch, n_ticks, inner = x.shape
     n_state = A.shape[1]
-    for b in prange(batch):
+    for b in range(batch):
         for e in range(inner):
             state = h[b, e].copy()
             for t in range(n_ticks):
@@ -57,11 +60,11 @@ def _forward(x, dt, A, B, C, D, h, y, final):
             final[b, e] = state
 
 
-@njit(parallel=True, fastmath=True, cache=True)
+@njit(fastmath=True, cache=True)
 def _backward(x, dt, A, B, C, D, h, gy, gfinal, gx, gdt, gA, gB, gC, gD, gh):
     batch, n_ticks, inner = x.shape
     n_state = A.shape[1]
-    for b in prange(batch):
+    for b in range(batch):
         states = np.empty((n_ticks + 1, n_state), np.float32)
         decay = np.empty((n_ticks, n_state), np.float32)
         for e in range(inner):
@@ -90,10 +93,10 @@ def _backward(x, dt, A, B, C, D, h, gy, gfinal, gx, gdt, gA, gB, gC, gD, gh):
             gh[b, e] = grad
 
 
-@njit(parallel=True, fastmath=True, cache=True)
+@njit(fastmath=True, cache=True)
 def _step(h, x, dt, A, B, C, D, y, out):
     batch, inner = x.shape
-    for b in prange(batch):
+    for b in range(batch):
         for e in range(inner):
             drive, total = dt[b, e] * x[b, e], D[e] * x[b, e]
             for s in range(A.shape[1]):
