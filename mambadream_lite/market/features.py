@@ -98,6 +98,28 @@ class Market:
             variance=None if self.variance is None else self.variance[:, edges],
         )
 
+    def windows(self, paths: np.ndarray, starts: np.ndarray, length: int) -> Market:
+        """Cut ``length`` bars out of path ``paths[i]`` from bar ``starts[i]``, as path i.
+
+        Times are counted from the start of each window.
+        """
+        n_ticks = self.features.shape[1]
+        if len(starts) == 0 or starts.min() < 0 or starts.max() + length > n_ticks:
+            raise ValueError(f"starts must lie in 0 to {n_ticks - length} and not be empty")
+
+        def cut(z: Tensor, n: int) -> Tensor:
+            return torch.stack([z[p, s : s + n] for p, s in zip(paths, starts, strict=True)])
+
+        return replace(
+            self,
+            features=cut(self.features, length),
+            price=cut(self.price, length + 1),
+            high=cut(self.high, length),
+            low=cut(self.low, length),
+            time=np.arange(length),
+            variance=None if self.variance is None else cut(self.variance, length + 1),
+        )
+
     def between(self, start: str, stop: str) -> Market:
         """Bars dated in [``start``, ``stop``), for a market whose time is dates."""
         if not np.issubdtype(self.time.dtype, np.datetime64):

@@ -6,7 +6,7 @@ pass computes them again. The recurrence in ``scan.py`` is the definition that t
 these loops to.
 
 One thread, on purpose: numba's threads and PyTorch's would spin side by side and wait for
-each other; with two cores that made a dream 25 times slower.
+each other, which on a machine with few cores costs far more than a second thread gains.
 """
 
 from __future__ import annotations
