@@ -40,7 +40,7 @@ class AccountConfig:
     bar: float = 1 / BARS_PER_YEAR
 
     def __post_init__(self) -> None:
-        if self.half_spread < 0 or self.fee < 0:
+        if not (self.half_spread >= 0 and self.fee >= 0):
             raise ValueError(
                 f"half_spread and fee must not be negative, got {self.half_spread}, {self.fee}"
             )
