@@ -139,9 +139,7 @@ class MPC:
         )
 
 
-def held_to_horizon(
-    futures: Dream, actions: Tensor, position: float, account: Account
-) -> Tensor:
+def held_to_horizon(futures: Dream, actions: Tensor, position: float, account: Account) -> Tensor:
     """Wealth (A, N) at the horizon of one unit that moves from ``position`` to each action now.
 
     The units bought are kept: leverage drifts with the price, and only the first trade costs.

@@ -153,7 +153,12 @@ class PPO:
         batch = [
             z[learned]
             for z in (
-                rollout.inputs, rollout.held, rollout.choice, rollout.log_prob, advantage, target
+                rollout.inputs,
+                rollout.held,
+                rollout.choice,
+                rollout.log_prob,
+                advantage,
+                target,
             )
         ]
         for _ in range(self.config.epochs):
@@ -170,7 +175,7 @@ class PPO:
         start = torch.randint(len(self.levels), (len(path),), generator=self.generator)
         state = self.account.open(len(path), self.levels[start])
         columns: dict[str, list[Tensor]] = {
-            name: [] for name in ("inputs", "held", "choice", "log_prob", "reward", "ruined", "ended")
+            f: [] for f in Rollout.__dataclass_fields__ if f != "last_inputs"
         }
         for h in range(path.horizon):
             inputs = self.inputs(observation_at(path, h), state)

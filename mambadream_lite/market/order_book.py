@@ -69,9 +69,7 @@ def ar1(shocks: np.ndarray, persistence: float, start: np.ndarray) -> np.ndarray
     return lfilter([1.0], [1.0, -persistence], shocks, axis=-1, zi=initial)[0]
 
 
-def imbalance_path(
-    edge: Edge, n_paths: int, n_steps: int, rng: np.random.Generator
-) -> np.ndarray:
+def imbalance_path(edge: Edge, n_paths: int, n_steps: int, rng: np.random.Generator) -> np.ndarray:
     """Stationary imbalance I_{-1}, I_0 ... I_{n_steps - 1} as (n_paths, n_steps + 1).
 
     The feature is the log ratio of bid depth to ask depth, with unit variance.

@@ -52,7 +52,7 @@ class MixtureOfGaussians:
     def log_prob(self, x: Tensor) -> Tensor:
         """Log density (...) of raw features x (..., F), in nats."""
         z = (x - self.shift) / self.scale
-        residual = (self.precision_cholesky @ (z.unsqueeze(-2) - self.component_mean).unsqueeze(-1))
+        residual = self.precision_cholesky @ (z.unsqueeze(-2) - self.component_mean).unsqueeze(-1)
         log_det = self.precision_cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         constant = 0.5 * z.shape[-1] * math.log(2 * math.pi) + self.scale.log().sum()
         log_component = log_det - 0.5 * residual.squeeze(-1).square().sum(-1)
@@ -167,8 +167,6 @@ class LinearHead(nn.Module):
     def forward(self, y: Tensor, z: Tensor, shift: Tensor, scale: Tensor) -> MixtureOfGaussians:
         """Hidden features y (..., D) to a unit Gaussian around the predicted tick."""
         mean = self.out(y)
-        factor = torch.eye(mean.shape[-1], device=mean.device).expand(
-            *mean.shape[:-1], 1, -1, -1
-        )
+        factor = torch.eye(mean.shape[-1], device=mean.device).expand(*mean.shape[:-1], 1, -1, -1)
         log_weight = mean.new_zeros(*mean.shape[:-1], 1)
         return MixtureOfGaussians(log_weight, mean.unsqueeze(-2), factor, shift, scale)

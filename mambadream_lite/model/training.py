@@ -51,7 +51,8 @@ def fit(
     """Train a world model on random windows of a market (chapter 04).
 
     The loss is minus the mean log score plus ``reward_weight`` times half the squared error
-    of the reward in units of the model's own (detached) predicted sd. AdamW, one-cycle learning rate, clipped gradients.
+    of the reward in units of the model's own (detached) predicted sd. AdamW, one-cycle
+    learning rate, clipped gradients.
     With ``val``, the weights that scored best there are the ones the model ends with.
 
     Args:
@@ -146,9 +147,7 @@ def evaluate(model: MambaWorldModel, market: Market, *, window: int = 128) -> fl
     return torch.cat(scores).mean().item()
 
 
-def sample_windows(
-    market: Market, n: int, length: int, rng: np.random.Generator
-) -> Tensor:
+def sample_windows(market: Market, n: int, length: int, rng: np.random.Generator) -> Tensor:
     """``n`` random windows of ``length`` ticks, (n, length, F), none crossing two paths."""
     n_paths, n_ticks, _ = market.features.shape
     path = rng.integers(n_paths, size=n)
