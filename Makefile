@@ -36,7 +36,7 @@ book: $(STAMP) ## Build the book and print the path of its first page
 test: $(STAMP) ## Run every check: lint, unit, notebooks, book, site
 	@rm -rf $(RESULTS); mkdir -p $(RESULTS)
 	@$(MAKE) --no-print-directory --keep-going lint unit notebooks site; status=$$?; \
-	$(PY) tests/book/summary.py $(RESULTS); exit $$status
+	$(PY) tests/book/summary.py $(RESULTS) $$status; exit $$status
 
 lint: $(STAMP) ## Check style, formatting and the direction of imports
 	@$(PY) -m ruff check --quiet .

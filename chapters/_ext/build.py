@@ -5,6 +5,7 @@ The builder is chatty on success, so its output is kept back and shown only if i
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -13,11 +14,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 # Sphinx copies static files in full builds only, so a change in them asks for one.
 STATIC = ("chapters/_static", "chapters/_ext", "chapters/_vendor", "_config.yml", "_toc.yml")
+COLOUR = re.compile("\x1b\\[[0-9;]*m")
+PROGRESS = re.compile(r"(reading sources|writing|copying|Copying|dumping|pickling|myst)|\s*$")
 
 
 def newest(paths: tuple[str, ...]) -> float:
     """Time of the last change of any file in or under ``paths``, in seconds."""
-    files = (f for p in paths for f in ((ROOT / p).rglob("*") if (ROOT / p).is_dir() else [ROOT / p]))
+    files = (
+        f for p in paths for f in ((ROOT / p).rglob("*") if (ROOT / p).is_dir() else [ROOT / p])
+    )
     return max(f.stat().st_mtime for f in files if "__pycache__" not in f.parts)
 
 
@@ -30,9 +35,16 @@ def main() -> int:
         command.append("--all")
     start = time.monotonic()
     print("Building the book ...", flush=True)
-    done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     if done.returncode:
-        print(done.stdout)
+        lines = COLOUR.sub("", done.stdout).replace("\r", "\n").splitlines()
+        print("\n".join(line for line in lines if not PROGRESS.match(line)))
         print("The book did not build; its warnings and errors are above.", file=sys.stderr)
         return done.returncode
     index.touch()

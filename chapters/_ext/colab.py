@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CELL_ID = "colab"
 TAG = "remove-cell"  # the site has a button instead
 
-TEMPLATE = '''\
+TEMPLATE = """\
 # On Google Colab this fetches the book and installs what is missing. Elsewhere it does nothing.
 import sys
 
@@ -30,7 +30,7 @@ if "google.colab" in sys.modules:
         subprocess.run(["git", "clone", "--depth=1", REPOSITORY, "mambadream"], check=True)
         os.chdir("mambadream/chapters")
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "-e", ".."], check=True)
-    sys.path.insert(0, os.path.abspath(".."))  # this kernel began before the install'''
+    sys.path.insert(0, os.path.abspath(".."))  # this kernel began before the install"""
 
 
 def repository_url(config: Path = ROOT / "_config.yml") -> str:

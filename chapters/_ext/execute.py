@@ -28,7 +28,8 @@ CELL_TIMEOUT = 600  # seconds
 ATTEMPTS = 2  # a kernel hangs now and then on a busy machine
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
-WIDGET_ID = re.compile(r"\b[0-9a-f]{32}\b")
+WIDGET_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
+ADDRESS = re.compile(r"\bat 0x[0-9a-f]+")
 
 
 def stamp(notebook: NotebookNode, url: str) -> None:
@@ -76,6 +77,10 @@ def normalise(notebook: NotebookNode, name: str) -> NotebookNode:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         cell.metadata.pop("papermill", None)
+        for output in cell.get("outputs", []):
+            if "text/plain" in output.get("data", {}):
+                text = output["data"]["text/plain"]
+                output["data"]["text/plain"] = ADDRESS.sub("at 0x0", text)
     widgets = notebook.metadata.get("widgets")
     notebook.metadata = NotebookNode(kernelspec=KERNEL, language_info={"name": "python"})
     if widgets:

@@ -7,6 +7,7 @@ kept in ``chapters/_vendor`` (its README names their origin) or copied from inst
 
 from __future__ import annotations
 
+import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,12 +15,20 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 CHAPTERS = Path(__file__).resolve().parents[1]
-VENDORED = ("mathjax.js", "require.js", "widgets.js")
+# name in the site -> name in chapters/_vendor
+VENDORED = {
+    "mathjax.js": "mathjax.js",
+    "require.js": "require.js",
+    "widgets.js": "widgets.js",
+    # where widgets.js looks for its icons
+    "@jupyter-widgets/html-manager/dist/1551f4f60c37af51121f.woff2": "widgets-icons.woff2",
+}
 # name in the site -> (package, file in the package)
 FROM_PACKAGES = {
     "plotly.js": ("plotly", "package_data/plotly.min.js"),
     "anywidget.js": ("anywidget", "nbextension/index.js"),
 }
+FONT_PRELOAD = re.compile(r'<link rel="preload" as="font"[^>]*>\n?')
 
 
 def installed_file(package: str, name: str) -> Path:
@@ -42,15 +51,28 @@ def copy_vendored(app: Sphinx, exception: Exception | None) -> None:
     if exception is not None or app.builder.format != "html":
         return
     target = Path(app.outdir) / "_static" / "vendor"
-    target.mkdir(parents=True, exist_ok=True)
-    for name in VENDORED:
-        shutil.copyfile(CHAPTERS / "_vendor" / name, target / name)
-    for name, (package, file) in FROM_PACKAGES.items():
-        shutil.copyfile(installed_file(package, file), target / name)
+    sources = {name: CHAPTERS / "_vendor" / file for name, file in VENDORED.items()}
+    sources |= {name: installed_file(*where) for name, where in FROM_PACKAGES.items()}
+    for name, source in sources.items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target / name)
+
+
+def drop_font_preloads(app: Sphinx, exception: Exception | None) -> None:
+    """Remove the theme's early loading of icon fonts, which browsers refuse from ``file://``.
+
+    The style sheets load the same fonts a moment later, from anywhere.
+    """
+    if exception is not None or app.builder.format != "html":
+        return
+    for page in Path(app.outdir).rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(FONT_PRELOAD.sub("", text), encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx when it loads the extension."""
     app.connect("builder-inited", add_static_files)
     app.connect("build-finished", copy_vendored)
+    app.connect("build-finished", drop_font_preloads)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

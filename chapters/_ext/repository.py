@@ -15,7 +15,9 @@ COLAB = "https://colab.research.google.com"
 
 def theme_buttons(url: str) -> dict:
     """Options of the theme for a public address; with an empty one, no button at all."""
-    return dict.fromkeys(BUTTONS, bool(url)) | {"launch_buttons": {"colab_url": COLAB if url else ""}}
+    return dict.fromkeys(BUTTONS, bool(url)) | {
+        "launch_buttons": {"colab_url": COLAB if url else ""}
+    }
 
 
 def add_buttons(app: Sphinx, config: Config) -> None:

@@ -1,4 +1,10 @@
-// Widget code that is not part of the standard set is found in the book, not on a server.
-requirejs.config({
-  paths: { anywidget: new URL("vendor/anywidget", document.currentScript.src).href },
+// Lets widgets find their parts in the book instead of on a server.
+requirejs.config({ baseUrl: new URL("vendor", document.currentScript.src).href });
+
+// Widgets ask for formulas in the words of MathJax 2; the book has MathJax 3.
+document.addEventListener("DOMContentLoaded", () => {
+  if (!window.MathJax) return;
+  MathJax.Hub = {
+    Queue: ([, , element]) => MathJax.startup.promise.then(() => MathJax.typesetPromise([element])),
+  };
 });
