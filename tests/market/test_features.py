@@ -192,6 +192,20 @@ def test_a_window_outside_the_market_is_refused(market: Market, start: int, stop
         market.window(start, stop)
 
 
+def test_windows_cut_each_path_from_its_own_start(market: Market) -> None:
+    cut = market.windows(np.array([2, 0]), np.array([30, 4970]), 30)
+    for i, (path, start) in enumerate([(2, 30), (0, 4970)]):
+        whole = market.window(start, start + 30)
+        for name in ("features", "price", "high", "low", "variance"):
+            assert torch.equal(getattr(cut, name)[i], getattr(whole, name)[path]), name
+
+
+@pytest.mark.parametrize("starts", [[-1], [4971], []])
+def test_windows_beyond_a_path_are_refused(market: Market, starts: list[int]) -> None:
+    with pytest.raises(ValueError, match="^starts must lie in 0 to 4970"):
+        market.windows(np.zeros(len(starts), int), np.array(starts, dtype=int), 30)
+
+
 def test_between_needs_dates(market: Market) -> None:
     with pytest.raises(TypeError, match="dates"):
         market.between("2000-01-01", "2001-01-01")
