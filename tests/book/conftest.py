@@ -11,9 +11,13 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from book_site import SITE, counts
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import BrowserContext, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+OPTIONS = [
+    "--no-sandbox",  # it works neither for root nor in most containers, and the pages are our own
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # nothing can leave this machine
+]
 NO_BROWSER = (
     "no Chromium found, so the pages were not opened; get it with `apt-get install chromium` "
     "or name one in the environment variable CHROMIUM"
@@ -37,15 +41,14 @@ def site() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """A headless Chromium; skips with a clear reason where there is none."""
+def browser() -> Iterator[BrowserContext]:
+    """A headless Chromium with one cache; skips with a clear reason where there is none."""
     found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if not found:
         pytest.skip(NO_BROWSER)
     with sync_playwright() as playwright:
-        # Its sandbox does not work for root, nor in most containers; the pages are our own.
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield chromium
+        chromium = playwright.chromium.launch(executable_path=found, args=OPTIONS)
+        yield chromium.new_context(color_scheme="light")
         chromium.close()
 
 

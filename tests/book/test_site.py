@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 from book_site import book_pages, counts
 from PIL import Image
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import BrowserContext, Page
 
 PAGES = book_pages()
 EVERYWHERE = [*PAGES, "genindex", "search"]
@@ -47,32 +47,33 @@ class Visit:
         page.on("pageerror", lambda error: self.complain(str(error)))
         page.on("requestfailed", lambda request: self.complain(f"failed: {request.url}"))
         page.on("response", lambda r: r.status >= 400 and self.complain(f"{r.status}: {r.url}"))
-        page.route(lambda url: not url.startswith((base, "data:", "blob:")), self.refuse)
+        page.on("request", lambda request: self.note(request.url, base))
 
     def complain(self, text: str) -> None:
         self.complaints.append(text)
 
-    def refuse(self, route) -> None:
-        self.outside.append(route.request.url)
-        route.abort()
+    def note(self, url: str, base: str) -> None:
+        if not url.startswith((base, "data:", "blob:")):
+            self.outside.append(url)
 
 
 @contextmanager
-def visit(browser: Browser, base: str, name: str, width: int = DESKTOP) -> Iterator[Visit]:
+def visit(browser: BrowserContext, base: str, name: str, width: int = DESKTOP) -> Iterator[Visit]:
     """Open a page of the site and wait until it is drawn."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme="light")
+    page = browser.new_page()
+    page.set_viewport_size({"width": width, "height": 900})
     try:
-        seen = Visit(context.new_page(), base)
+        seen = Visit(page, base)
         seen.page.goto(f"{base}/{name}.html", wait_until="load")
         assert seen.page.evaluate(READY), f"{name}: a figure, formula or widget was never drawn"
         yield seen
     finally:
-        context.close()
+        page.close()
 
 
 @pytest.mark.parametrize("scheme", ["http", "file"])
 @pytest.mark.parametrize("name", EVERYWHERE)
-def test_page_opens_on_its_own(browser: Browser, site: dict, scheme: str, name: str) -> None:
+def test_page_opens_on_its_own(browser: BrowserContext, site: dict, scheme: str, name: str) -> None:
     """No page asks another server for anything, and none complains in the console."""
     with visit(browser, site[scheme], name) as seen:
         seen.page.wait_for_timeout(300)  # late requests
@@ -89,7 +90,7 @@ def test_page_opens_on_its_own(browser: Browser, site: dict, scheme: str, name: 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("name", PAGES)
-def test_figures_are_seen(browser: Browser, site: dict, name: str, theme: str) -> None:
+def test_figures_are_seen(browser: BrowserContext, site: dict, name: str, theme: str) -> None:
     """Each figure has a size, holds more than one colour, and says in words what it shows."""
     with visit(browser, site["http"], name) as seen:
         seen.page.evaluate(SET_THEME, theme)
@@ -113,7 +114,7 @@ def test_figures_are_seen(browser: Browser, site: dict, name: str, theme: str) -
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_interactive_figures_follow_the_theme(browser: Browser, site: dict, name: str) -> None:
+def test_plotly_follows_the_theme(browser: BrowserContext, site: dict, name: str) -> None:
     """A Plotly figure changes the colour of its text when the reader switches the theme."""
     ink = "[...document.querySelectorAll('.plotly-figure')].map((box) => box.layout.font.color)"
     with visit(browser, site["http"], name) as seen:
@@ -126,7 +127,7 @@ def test_interactive_figures_follow_the_theme(browser: Browser, site: dict, name
 
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
 @pytest.mark.parametrize("name", PAGES)
-def test_page_fits_the_screen(browser: Browser, site: dict, name: str, width: int) -> None:
+def test_page_fits_the_screen(browser: BrowserContext, site: dict, name: str, width: int) -> None:
     """Wide things scroll in their own box: the page itself never scrolls sideways."""
     with visit(browser, site["http"], name, width) as seen:
         seen.page.evaluate(OPEN_ALL)
