@@ -16,14 +16,15 @@ INDEX := _build/html/index.html
 STAMP := $(VENV)/installed-$(shell (pwd; echo "$(NEWEST)"; cat requirements.txt pyproject.toml) | sha256sum | cut -c1-16)
 
 # Chapters are run with these, whether to store their outputs or to compare them: one thread
-# (several test workers share the machine, and sums keep their order), no progress bars, figures
-# as plain data instead of a copy of plotly.js in each notebook, and dateless SVG.
+# (several test workers share the machine, and sums keep their order), no progress bars, and
+# figures as plain data instead of a copy of plotly.js in each notebook.
 export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 export NUMBA_NUM_THREADS := 1
 export TQDM_DISABLE := 1
 export PLOTLY_RENDERER := plotly_mimetype
-export SOURCE_DATE_EPOCH := 0
+# SVG files without the date of the run
+DATELESS := SOURCE_DATE_EPOCH=0
 
 .PHONY: help book test lint unit notebooks site execute stamp lab clean
 
@@ -48,14 +49,14 @@ unit: $(STAMP) ## Run the unit tests and print their coverage
 	  --cov --cov-report term:skip-covered
 
 notebooks: $(STAMP) ## Run every chapter again and compare it with its stored outputs
-	@$(PY) -m pytest $(CHAPTERS) --nbval -n 2 --dist loadfile --nbval-cell-timeout 600 -q \
+	@$(DATELESS) $(PY) -m pytest $(CHAPTERS) --nbval -n 2 --dist loadfile --nbval-cell-timeout 600 -q \
 	  --nbval-sanitize-with tests/book/nbval.cfg --junitxml $(RESULTS)/notebooks.xml
 
 site: book ## Check the notebooks as stored, and the site in a headless Chromium
 	@$(PY) -m pytest tests/book -q -rs -s --junitxml $(RESULTS)/site.xml
 
 execute: $(STAMP) ## Run every chapter afresh and store its outputs
-	@$(PY) chapters/_ext/execute.py $(CHAPTERS)
+	@$(DATELESS) $(PY) chapters/_ext/execute.py $(CHAPTERS)
 
 stamp: $(STAMP) ## Write the address of _config.yml into the chapters, running nothing
 	@$(PY) chapters/_ext/execute.py --stamp $(CHAPTERS)
