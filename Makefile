@@ -40,7 +40,7 @@ test: $(STAMP) ## Run every check: lint, unit, notebooks, book, site
 	$(PY) tests/book/summary.py $(RESULTS) $$status; exit $$status
 
 lint: $(STAMP) ## Check style, formatting and the direction of imports
-	@$(PY) -m ruff check --quiet .
+	@$(PY) -m ruff check --quiet --output-format concise .
 	@$(PY) -m ruff format --check --quiet .
 	@$(VENV)/bin/lint-imports
 
