@@ -153,7 +153,8 @@ def held_to_horizon(futures: Dream, actions: Tensor, position: float, account: A
     config = account.config
     cost = config.turnover_cost * (leverage - position).abs()
     cost = cost + config.funding * config.bar * futures.horizon * leverage
-    wealth = (1 - cost) * (1 + leverage * (end - 1))
+    # a flat account feels no price, not even a broken one: staying out can always be chosen
+    wealth = (1 - cost) * (1 + torch.where(leverage == 0, 0.0, leverage * (end - 1)))
     gone = account.liquidated(leverage, highest.unsqueeze(0), lowest.unsqueeze(0))
     return torch.where(gone, 0.0, wealth.clamp(min=0.0))
 

@@ -1,0 +1,128 @@
+"""The old rules and the loop they trade in, against computations by hand."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+
+from mambadream_lite.agent import BuyAndHold, MovingAverageRule, Observation, replay
+from mambadream_lite.agent.policies import bar_of, observation_at
+from mambadream_lite.dream import watch
+from mambadream_lite.market import Account, AccountConfig, AccountState
+
+FREE = AccountConfig(half_spread=0.0, fee=0.0)
+DEAR = AccountConfig(half_spread=10.0, fee=0.0)
+
+
+@dataclass
+class Constant:
+    """Back to the same leverage before each tick; remembers what it was shown."""
+
+    leverage: float
+
+    def __post_init__(self) -> None:
+        self.seen: list[Observation] = []
+
+    def act(self, observation: Observation, state: AccountState, generator) -> torch.Tensor:
+        self.seen.append(observation)
+        return torch.full_like(state.equity, self.leverage)
+
+
+def prices(*values: float) -> torch.Tensor:
+    return torch.tensor([values], dtype=torch.float64).log()
+
+
+@pytest.mark.parametrize("leverage", [-2.0, 1.0, 3.0])
+def test_a_constant_leverage_on_the_market_compounds_its_returns(model, market, leverage) -> None:
+    episode = replay(Constant(leverage), watch(model, market, 20), Account(FREE))
+    returns = (market.price[:, 21:] / market.price[:, 20:-1] - 1).numpy()
+    expected = np.cumprod(1 + leverage * returns, axis=1)
+    assert np.allclose(episode.equity[:, 1:], expected, rtol=1e-10)
+    assert (episode.equity[:, 0] == 1).all()
+    assert (episode.leverage == leverage).all()
+    assert not episode.ruined.any()
+
+
+def test_buy_and_hold_buys_once(make_path) -> None:
+    path = make_path(prices(100, 110, 90, 120))
+    episode = replay(BuyAndHold(2.0), path, Account(DEAR))
+    paid = 1 - 2 * 10e-4
+    expected = [1.0] + [paid * (1 + 2 * (price / 100 - 1)) for price in (110, 90, 120)]
+    assert episode.equity[0].tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_moving_average_is_long_above_and_short_below(make_path) -> None:
+    path = make_path(prices(10, 11, 12, 10, 10, 14, 14))
+    episode = replay(MovingAverageRule(window=3, leverage=1.0), path, Account(FREE))
+    # known before each tick: too few, too few, 12 above (10 11 12), 10 below (11 12 10),
+    # 10 below (12 10 10), 14 above (10 10 14): the last price is in its own average
+    assert episode.leverage[0].tolist() == [0, 0, 1, -1, -1, 1]
+
+
+def test_moving_average_stays_out_of_a_price_that_stands_still(make_path) -> None:
+    episode = replay(MovingAverageRule(window=2), make_path(prices(1, 1, 1, 1)), Account(FREE))
+    assert (episode.leverage == 0).all()
+
+
+def test_a_window_of_one_tick_is_refused() -> None:
+    with pytest.raises(ValueError, match="^window must be at least 2 ticks, got 1"):
+        MovingAverageRule(window=1)
+
+
+def test_a_policy_sees_nothing_of_the_tick_it_decides_on(model, market) -> None:
+    """Both futures agree up to tick 10; so must all that is shown before tick 10."""
+    path = watch(model, market, 20)
+    altered = {
+        name: torch.cat([getattr(path, name)[:, :10], getattr(path, name)[:, 10:] + 1], dim=1)
+        for name in ("features", "high", "low")
+    }
+    tail = torch.cat([path.log_price[:, :11], path.log_price[:, 11:] + 1], dim=1)
+    first, second = Constant(0.0), Constant(0.0)
+    replay(first, path, Account(FREE))
+    replay(second, replace(path, **altered, log_price=tail), Account(FREE))
+    for h in (0, 5, 10):
+        for name in ("features", "reward", "risk", "log_price"):
+            assert torch.equal(getattr(first.seen[h], name), getattr(second.seen[h], name))
+    assert not torch.equal(first.seen[11].features, second.seen[11].features)
+
+
+def test_before_the_first_tick_the_last_closed_one_is_shown(model, market) -> None:
+    path = watch(model, market, 20)
+    assert torch.equal(observation_at(path, 0).features, market.features[:, 19])
+    assert torch.equal(observation_at(path, 3).features, market.features[:, 22])
+    assert torch.equal(observation_at(path, 3).log_price, market.price[:, 20:24].log())
+
+
+def test_bars_are_told_over_their_open(model, market) -> None:
+    log_return, high, low = bar_of(watch(model, market, 20), 7)
+    assert torch.allclose(log_return, market.log_return[:, 27], atol=1e-12)
+    assert torch.allclose(high, market.high[:, 27] / market.price[:, 27])
+    assert torch.allclose(low, market.low[:, 27] / market.price[:, 27])
+
+
+def test_a_halted_dream_is_traded_flat(make_path) -> None:
+    path = make_path(prices(100, 110, 121, 60))
+    path.alive[0, 2:] = False
+    episode = replay(Constant(1.0), path, Account(DEAR))
+    assert episode.leverage[0].tolist() == [1, 1, 0]
+    # getting in, then out of what the position has become (1: it was all in the asset)
+    assert episode.equity[0, -1].item() == pytest.approx(0.999 * 1.21 * 0.999, rel=1e-12)
+
+
+def test_a_ruined_account_asks_for_nothing_more(make_path) -> None:
+    path = make_path(prices(100, 80, 160, 320))
+    episode = replay(Constant(10.0), path, Account(FREE))
+    assert episode.equity[0].tolist() == [1, 0, 0, 0]
+    assert episode.ruined[0].tolist() == [False, True, True, True]
+    assert episode.leverage[0].tolist() == [10, 0, 0]
+
+
+def test_a_replay_may_start_in_a_position(make_path) -> None:
+    path = make_path(prices(100, 100, 100))
+    into, already = (
+        replay(Constant(3.0), path, Account(DEAR), leverage=x).equity[0, -1].item()
+        for x in (0.0, 3.0)
+    )
+    assert into == pytest.approx(1 - 3 * 10e-4, rel=1e-12)
+    assert already == 1
