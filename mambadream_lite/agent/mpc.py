@@ -56,10 +56,10 @@ class Decision:
         rows.append("leverage   growth (bp)   standard error   P(profit)")
         for i, action in enumerate(self.actions.tolist()):
             mark = "*" if action == self.action else " "
-            rows.append(
-                f"{action:+7.1f}x{mark}  {1e4 * self.value[i]:11.2f}  "
-                f"{1e4 * self.standard_error[i]:15.2f}  {self.prob_profit[i]:10.1%}"
-            )
+            growth = f"{1e4 * self.value[i]:11.2f}  {1e4 * self.standard_error[i]:15.2f}"
+            if not self.value[i].isfinite():
+                growth = f"{'-inf':>11}  {'some are ruined':>15}"
+            rows.append(f"{action:+7.1f}x{mark}  {growth}  {self.prob_profit[i]:10.1%}")
         return "\n".join(rows)
 
 

@@ -267,7 +267,7 @@ def dream_and_train(
     n_rounds: int = 40,
     n_starts: int = 64,
     n_passes: int = 4,
-    generator: torch.Generator,
+    generator: torch.Generator | None = None,
 ) -> list[float]:
     """Train an agent inside a frozen model's dreams (chapter 07).
 
@@ -283,12 +283,13 @@ def dream_and_train(
         n_dreams, n_starts: futures a context, contexts a round.
         n_rounds: rounds of dreaming and learning.
         n_passes: times that the agent trades in the same dreams.
-        generator: of the starts and of the dreams.
+        generator: of the starts and of the dreams; the agent's own, which its seed began, if None.
 
     Returns:
         Mean reward of each round, basis points a tick, penalties included.
     """
     belief = observe(world_model, start_state)
+    generator = agent.generator if generator is None else generator
     curve = []
     for _ in range(n_rounds):
         rows = torch.randint(len(belief.features), (n_starts,), generator=generator)

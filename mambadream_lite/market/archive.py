@@ -60,7 +60,7 @@ def clean_archive(params: HestonParams, *, seed: int, batches: int = 12) -> Mark
         start = stationary_variance(params, BATCH[0], int(rng.integers(2**31)))
         market = make_heston_market(params, *BATCH, seed=int(rng.integers(2**31)), v0=start)
         for path in range(BATCH[0]):
-            stretches += _stretches(market.window(0, BATCH[1]), path, rng)
+            stretches += _stretches(market, path, rng)
     kept = {name: torch.stack([s[name] for s in stretches]) for name in stretches[0]}
     log_return = kept["log_return"]
     before = torch.cat([torch.zeros(len(log_return), 1), log_return.cumsum(1)], dim=1)
@@ -90,7 +90,7 @@ def _stretches(market: Market, path: int, rng: np.random.Generator) -> list[dict
     open_price = market.price[path, :-1]
     columns = {
         "features": features,
-        "log_return": market.log_return[path],
+        "log_return": market.price[path].log().diff(),
         "high": market.high[path] / open_price,
         "low": market.low[path] / open_price,
     }
