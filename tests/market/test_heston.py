@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import QuantLib as ql
 from scipy import stats
 
 from mambadream_lite.market import HestonParams, simulate_heston, stationary_variance
@@ -20,7 +21,6 @@ ROUGH = HestonParams(v0=0.09, kappa=1.0, theta=0.04, sigma=2.0)  # far from the 
 
 
 def quantlib_call(p: HestonParams, strike: float, years: int) -> float:
-    ql = pytest.importorskip("QuantLib", reason="QuantLib prices the calls: pip install QuantLib")
     today = ql.Date(1, 1, 2020)
     ql.Settings.instance().evaluationDate = today
     day_count = ql.Actual365Fixed()
