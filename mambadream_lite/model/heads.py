@@ -7,12 +7,13 @@ with no matrix to invert in training. L is lower triangular and velocity comes f
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
 from torch import Tensor, nn
 
-LOG_SCALE_RANGE = (-7.0, 7.0)  # log of L's diagonal, in scaled units: sds between e^-7 and e^7
+LOG_SCALE_RANGE = (-2.0, 7.0)  # log of L's diagonal: sds between e^-7 and e^2 training sds
 MIN_WEIGHT = 1e-6  # no component's weight can underflow to nothing
 
 
@@ -87,13 +88,13 @@ class MixtureOfGaussians:
         index = index.unsqueeze(-1).expand(*k.shape, 1, n, n)
         return mean, self.precision_cholesky.gather(-3, index).squeeze(-3)
 
-    @property
+    @functools.cached_property
     def mean(self) -> Tensor:
         """Mean (..., F) in raw units."""
         weight = self.log_weight.exp().unsqueeze(-1)
         return (weight * self.component_mean).sum(-2) * self.scale + self.shift
 
-    @property
+    @functools.cached_property
     def stddev(self) -> Tensor:
         """Standard deviation (..., F) in raw units."""
         weight = self.log_weight.exp().unsqueeze(-1)

@@ -75,8 +75,16 @@ RECIPES = {
     "heston": Recipe(heston_data, {}, {"n_steps": 4000, "batch_size": 16, "window": 128}),
     "sp500": Recipe(
         sp500_data,
-        {},
-        {"n_steps": 600, "batch_size": 16, "window": 64, "weight_decay": 0.3, "val_every": 25},
+        # six years of days: a model of the full size forgets how to generalise within 100 steps
+        {"d_model": 32, "d_state": 16, "n_components": 3},
+        {
+            "n_steps": 400,
+            "batch_size": 16,
+            "window": 64,
+            "lr": 5e-4,
+            "weight_decay": 0.1,
+            "val_every": 20,
+        },
     ),
     "archive": Recipe(archive_data, {}, {"n_steps": 2000, "batch_size": 16, "window": 128}),
 }

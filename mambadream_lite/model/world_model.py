@@ -9,12 +9,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mambadream_lite.market.features import FEATURES, Market, Scaler, velocity_unit
+from mambadream_lite.market.features import FEATURES, VELOCITY, Market, Scaler, velocity_unit
+from mambadream_lite.market.heston import BARS_PER_YEAR
 from mambadream_lite.model.heads import LinearHead, MixtureHead, MixtureOfGaussians
 from mambadream_lite.model.mamba import Mamba, MambaState
 
 Hidden = tuple[MambaState, ...]
 HEADS = ("mixture", "linear")
+# Training sds beyond which an input is no longer told apart. A dream that strays outside its
+# training data would otherwise feed its own extrapolation back until it overflows.
+INPUT_LIMIT = 8.0
 
 
 class MambaWorldModel(nn.Module):
@@ -77,7 +81,7 @@ class MambaWorldModel(nn.Module):
         nn.init.zeros_(self.reward_head.bias)
         self.register_buffer("feature_mean", torch.zeros(d_input))
         self.register_buffer("feature_std", torch.ones(d_input))
-        self.register_buffer("bar", torch.tensor(float("nan"), dtype=torch.float64))
+        self.register_buffer("bar", torch.tensor(1 / BARS_PER_YEAR, dtype=torch.float64))
 
     def fit_scaler(self, train: Market) -> None:
         """Take mean and sd of each feature and the bar's length from the training market."""
@@ -88,7 +92,7 @@ class MambaWorldModel(nn.Module):
 
     @property
     def velocity_unit(self) -> float:
-        """Log return of one unit of velocity at the bar length the model was trained on."""
+        """Log return of one unit of velocity at the model's bar length (5 minutes until fitted)."""
         return velocity_unit(float(self.bar))
 
     def forward(
@@ -111,7 +115,7 @@ class MambaWorldModel(nn.Module):
                 where the model takes none (or none where it takes one).
         """
         self._check(x, action)
-        z = (x - self.feature_mean) / self.feature_std
+        z = ((x - self.feature_mean) / self.feature_std).clamp(-INPUT_LIMIT, INPUT_LIMIT)
         y = self.embed(z if action is None else torch.cat([z, action], dim=-1))
         single = x.ndim == 2
         states = []
@@ -125,7 +129,9 @@ class MambaWorldModel(nn.Module):
             states.append(state)
         y = self.final_norm(y)
         next_features = self.head(y, z, self.feature_mean, self.feature_std)
-        reward = self.reward_head(torch.cat([y, z], dim=-1)).squeeze(-1) * self.velocity_unit
+        # the reward is read in units of its own risk, which it must not teach
+        risk = next_features.stddev[..., VELOCITY].detach() * self.velocity_unit
+        reward = self.reward_head(torch.cat([y, z], dim=-1)).squeeze(-1) * risk
         return next_features, reward, tuple(states)
 
     def _check(self, x: Tensor, action: Tensor | None) -> None:
