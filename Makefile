@@ -70,7 +70,7 @@ clean: ## Remove the built book, the caches and .venv
 
 $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null || \
-	  { echo "Python: got $$($(PYTHON) --version 2>&1 | head -1), need 3.11 or 3.12; name one with: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	  { echo "Python: got $$($(PYTHON) --version 2>/dev/null || echo "$(PYTHON), which does not run"), need 3.11 or 3.12; name one with: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo "Python: its venv module is missing; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@rm -f $(VENV)/installed-*
