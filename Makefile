@@ -42,7 +42,7 @@ test: $(STAMP) ## Run every check: lint, unit, notebooks, book, site
 lint: $(STAMP) ## Check style, formatting and the direction of imports
 	@$(PY) -m ruff check --quiet --output-format concise .
 	@$(PY) -m ruff format --check --quiet .
-	@$(VENV)/bin/lint-imports
+	@$(VENV)/bin/lint-imports --no-logo
 
 unit: $(STAMP) ## Run the unit tests and print their coverage
 	@$(PY) -m pytest tests --ignore tests/book -n 2 -q -rs --junitxml $(RESULTS)/unit.xml \
