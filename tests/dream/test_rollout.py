@@ -1,5 +1,6 @@
 """Dreams: what the model said before each tick, one price path, one generator, no surprises."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -95,6 +96,17 @@ def test_dreamed_ticks_have_the_predicted_mean(model, market: Market) -> None:
     predicted = law[:, -1]
     gap = path.features[:, 0].mean(0) - predicted.mean[0]
     assert (gap.abs() < 5 * predicted.stddev[0] / 20_000**0.5).all()
+
+
+def test_dreams_of_a_model_that_extrapolates_stay_finite(model, market: Market) -> None:
+    wild = copy.deepcopy(model)
+    torch.manual_seed(1)
+    torch.nn.init.normal_(wild.head.skip.weight, std=0.2)
+    path = dreams(wild, market, horizon=100)
+    assert path.features.abs().max() > 100 * market.features.abs().max()  # it does run away
+    for name in FIELDS:
+        if name not in ("high", "low"):  # as prices: the exponential of an absurd return
+            assert torch.isfinite(getattr(path, name)).all(), name
 
 
 def test_prices_follow_from_velocity(model, market: Market) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mambadream_lite.market import Market
+from mambadream_lite.market.features import VELOCITY
 from mambadream_lite.model import MambaWorldModel
 
 
@@ -49,7 +50,7 @@ def test_raw_units_go_in_and_come_out(model, market: Market) -> None:
     bare, bare_reward, _ = model((x - mean) / std)
     assert torch.allclose(raw_mean, bare.mean * std + mean, atol=1e-4)
     assert torch.allclose(raw_sd, bare.stddev * std, rtol=1e-4)
-    assert torch.equal(reward, bare_reward)
+    assert torch.allclose(reward, bare_reward * std[VELOCITY], rtol=1e-4)
 
 
 def test_scaler_is_fitted_on_the_training_market(model, market: Market) -> None:
@@ -60,12 +61,31 @@ def test_scaler_is_fitted_on_the_training_market(model, market: Market) -> None:
 
 
 @torch.no_grad()
-def test_reward_is_a_return_at_the_bar_length_it_was_trained_on(model, market: Market) -> None:
+def test_reward_is_a_return_in_proportion_to_its_risk(model, market: Market) -> None:
     model.reward_head.weight.zero_()
-    model.reward_head.bias.fill_(1.0)
-    _, reward, _ = model(market.features)
-    one_unit = 0.2 * market.bar**0.5
-    assert torch.allclose(reward, torch.full_like(reward, one_unit))
+    model.reward_head.bias.fill_(0.3)
+    law, reward, _ = model(market.features)
+    sd = law.stddev[..., VELOCITY] * 0.2 * market.bar**0.5  # of the next log return
+    assert torch.allclose(reward, 0.3 * sd, rtol=1e-4)
+    assert sd.max() > 1.1 * sd.min()  # not one risk at all times
+
+
+def test_the_reward_does_not_teach_the_risk(model, market: Market) -> None:
+    _, reward, _ = model(market.features[:, :20])
+    weights = (model.head.out.weight, model.reward_head.weight)
+    of_law, of_reward = torch.autograd.grad(reward.square().sum(), weights, allow_unused=True)
+    assert of_law is None
+    assert of_reward.abs().sum() > 0
+
+
+@torch.no_grad()
+def test_inputs_far_outside_the_training_data_are_not_told_apart(model, market: Market) -> None:
+    inside, far, further = (
+        model(model.feature_mean + sds * model.feature_std.expand(1, 5, 6))[0].mean
+        for sds in (7.0, 9.0, 1e6)
+    )
+    assert torch.equal(far, further)
+    assert not torch.allclose(inside, far)
 
 
 @torch.no_grad()
