@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+import torch
+
+from mambadream_lite.market import load_sp500
+from mambadream_lite.model import MambaWorldModel
+from mambadream_lite.show.widgets import dream_explorer
+
+DATES = ["2007-06-29", "2008-09-15"]
+
+
+@pytest.fixture(scope="module")
+def world():
+    market = load_sp500()
+    torch.manual_seed(0)
+    model = MambaWorldModel(d_model=16, d_state=4, n_components=2)
+    model.fit_scaler(market.between("1999-01-01", "2005-01-01"))
+    return model, market
+
+
+def test_picture_is_drawn_at_once_and_again_on_click(world):
+    box = dream_explorer(*world, DATES)
+    day, *_, button, picture = box.children
+    first = picture.value
+    assert first.startswith("<svg") and DATES[0] in first
+    day.value = DATES[1]
+    assert picture.value == first  # nothing moves until the button is pressed
+    button.click()
+    assert DATES[1] in picture.value and picture.value != first
+
+
+def test_same_settings_give_the_same_picture(world):
+    pictures = [dream_explorer(*world, DATES, seed=3).children[-1].value for _ in range(2)]
+    assert pictures[0] == pictures[1]
+
+
+@pytest.mark.parametrize(("date", "why"), [("2008-09-14", "not a bar"), ("1999-06-01", "250")])
+def test_a_date_that_cannot_be_dreamt_from_is_named(world, date, why):
+    with pytest.raises(ValueError, match=f"{date}.*{why}"):
+        dream_explorer(*world, [date])
+
+
+def test_what_came_is_what_the_market_did(world, monkeypatch):
+    """The line drawn beside the dreams begins at the close of the chosen day."""
+    drawn = {}
+    monkeypatch.setattr(
+        "mambadream_lite.show.widgets._svg",
+        lambda dreams, came, date: drawn.update(came=came) or "<svg",
+    )
+    model, market = world
+    dream_explorer(model, market, ["2008-09-15"])
+    t = int(np.flatnonzero(market.time == np.datetime64("2008-09-15"))[0])
+    close = market.price[0, t + 1]  # bar t ends at price t + 1
+    assert drawn["came"][0] == 0
+    expected = 100 * (market.price[0, t + 4] / close).log()
+    torch.testing.assert_close(drawn["came"][3], expected)
