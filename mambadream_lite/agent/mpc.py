@@ -74,7 +74,7 @@ class MPC:
         account: costs and margin.
 
     Raises:
-        ValueError: no flat action, or one beyond the account's leverage limit.
+        ValueError: no futures or no horizon, no flat action, or one beyond the account's limit.
     """
 
     def __init__(
@@ -86,6 +86,9 @@ class MPC:
         actions: tuple[float, ...] = ACTIONS,
         account: AccountConfig | None = None,
     ) -> None:
+        for name, value in (("n_futures", n_futures), ("horizon", horizon)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
         self.model, self.n_futures, self.horizon = model, n_futures, horizon
         self.account = Account(account)
         self.actions = torch.tensor(sorted(actions), dtype=torch.float64)

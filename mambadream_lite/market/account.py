@@ -6,6 +6,7 @@ spread and a fee worse, and earns bar t + 1. State goes in and comes out; nothin
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +49,8 @@ class AccountConfig:
             raise ValueError(f"max_leverage must be above 0, got {self.max_leverage}")
         if not 0 <= self.maintenance < 1:
             raise ValueError(f"maintenance must lie in [0, 1), got {self.maintenance}")
+        if not math.isfinite(self.funding):
+            raise ValueError(f"funding must be a finite yearly rate, got {self.funding}")
         if not self.bar > 0:
             raise ValueError(f"bar must be a positive number of years, got {self.bar}")
 
@@ -104,18 +107,23 @@ class Account:
             state: the N accounts before the bar.
             target: (N,) leverage wanted, |target| <= ``max_leverage``.
             log_return: (N,) log return of the bar.
-            high, low: (N,) extremes of the bar over its open, as ratios.
+            high, low: (N,) extremes of the bar over the price of the fill, as ratios; with a
+                gap at the open both may lie on one side of 1.
 
         Returns:
             The accounts after the bar; ``leverage`` has drifted with the price.
 
         Raises:
-            ValueError: a target that is not finite or above ``max_leverage``.
+            ValueError: a target that is not finite or above ``max_leverage``, or a bar that is
+                not finite.
         """
         limit = self.config.max_leverage
         if not (target.abs() <= limit + 1e-9).all():
             worst = target[~(target.abs() <= limit + 1e-9)][0].item()
             raise ValueError(f"target leverage must lie within +-{limit}, got {worst}")
+        for name, value in (("log_return", log_return), ("high", high), ("low", low)):
+            if not torch.isfinite(value).all():
+                raise ValueError(f"{name} must be finite, got {value[~torch.isfinite(value)][0]}")
         target = torch.where(state.ruined, 0.0, target.double())
         cost = self.config.turnover_cost * (target - state.leverage).abs()
         cost = cost + self.config.funding * self.config.bar * target

@@ -64,10 +64,11 @@ def dream_explorer(
 
     button.on_click(draw)
     draw()
-    controls = [day, shock, heat, horizon, count, button]
+    controls = [day, shock, heat, horizon, count]
     for control in controls:
         control.layout.max_width = "100%"
-    return widgets.VBox([*controls, picture], layout=widgets.Layout(max_width="100%"))
+        control.style.description_width = "6em"
+    return widgets.VBox([*controls, button, picture], layout=widgets.Layout(max_width="100%"))
 
 
 def _index(market: Market, date: str) -> int:

@@ -177,3 +177,9 @@ def test_base_rate_counts_the_stretches_that_end_in_profit(market) -> None:
     assert base_rate(made, 5, FREE) == 1.0
     with pytest.raises(ValueError, match="^horizon must be below the market's 6 prices"):
         base_rate(made, 6, FREE)
+
+
+@pytest.mark.parametrize("name", ["n_futures", "horizon"])
+def test_no_futures_and_no_horizon_are_refused_by_name(model, name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        planner(model, **{name: 0})

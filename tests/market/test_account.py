@@ -181,3 +181,16 @@ def test_a_target_beyond_the_limit_is_refused(target: float) -> None:
 def test_impossible_terms_are_named(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"{name}.*{value}"):
         AccountConfig(**{name: value})
+
+
+def test_an_unknown_funding_rate_is_refused() -> None:
+    with pytest.raises(ValueError, match="funding"):
+        AccountConfig(funding=float("nan"))
+
+
+@pytest.mark.parametrize("name", ["log_return", "high", "low"])
+def test_a_bar_that_is_not_finite_is_refused(name: str) -> None:
+    account, bar = Account(), {k: torch.ones(1) for k in ("log_return", "high", "low")}
+    bar[name] = torch.full((1,), float("nan"))
+    with pytest.raises(ValueError, match=name):
+        account.step(account.open(1), torch.zeros(1), **bar)
