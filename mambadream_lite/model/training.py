@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -91,7 +92,9 @@ def fit(
     rng = np.random.default_rng(seed)
     history, recent = History(), []
     best_score, best_weights = -np.inf, None
-    bar = tqdm(range(1, n_steps + 1), desc="fit", unit="step", disable=not progress)
+    # tqdm's notebook bar forgets this variable, which keeps speeds out of stored outputs
+    silent = not progress or bool(os.environ.get("TQDM_DISABLE"))
+    bar = tqdm(range(1, n_steps + 1), desc="fit", unit="step", disable=silent)
     for step in bar:
         x = sample_windows(train, batch_size, window + 1, rng).to(device)
         log_score, reward_error = score(model, x)
