@@ -67,7 +67,7 @@ def dream_explorer(
     controls = [day, shock, heat, horizon, count]
     for control in controls:
         control.layout.max_width = "100%"
-        control.style.description_width = "6em"
+        control.style.description_width = "7em"
     return widgets.VBox([*controls, button, picture], layout=widgets.Layout(max_width="100%"))
 
 
