@@ -91,4 +91,6 @@ def _svg(dreams: Tensor, came: Tensor, date: str) -> str:
     text = io.StringIO()
     with plt.rc_context({"svg.hashsalt": "mambadream"}):
         figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    return svg.replace("<svg", '<svg style="max-width:100%;height:auto"', 1)  # fits a phone
