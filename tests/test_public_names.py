@@ -37,7 +37,6 @@ PUBLIC = {
 COMING = {
     "load_klines": "exchange kline files as a Market, chapter 13",
     "load_lobster": "LOBSTER message and order-book files as a Market, chapter 13",
-    "bayes_log_score": "the score that no forecaster can beat, chapter 02",
     "TransformerWorldModel": "the baseline whose cost a tick grows, chapter 06",
     "Ensemble": "models that disagree where they do not know, chapter 09",
     "DreamEnv": "a dream as a gymnasium environment, chapter 07",

@@ -1,6 +1,14 @@
 """Worlds that data comes from, and the account that money lives in."""
 
 from mambadream_lite.market.account import Account, AccountConfig, AccountState
+from mambadream_lite.market.baselines import Garch, HarVar, Persistence
+from mambadream_lite.market.bayes import (
+    Filtered,
+    bayes_filter,
+    bayes_log_score,
+    particle_log_score,
+)
+from mambadream_lite.market.contract import VolatilityContract
 from mambadream_lite.market.features import (
     FEATURES,
     Market,
@@ -25,13 +33,21 @@ __all__ = [
     "AccountConfig",
     "AccountState",
     "Edge",
+    "Filtered",
+    "Garch",
+    "HarVar",
     "HestonParams",
     "HestonPaths",
     "Market",
+    "Persistence",
     "Scaler",
+    "VolatilityContract",
     "bar_extremes",
+    "bayes_filter",
+    "bayes_log_score",
     "load_sp500",
     "make_heston_market",
+    "particle_log_score",
     "simulate_heston",
     "stationary_variance",
 ]

@@ -19,7 +19,7 @@ from mambadream_lite.market.heston import (
     log_returns,
     simulate_variance,
 )
-from mambadream_lite.market.order_book import Edge, ar1, imbalance_path
+from mambadream_lite.market.order_book import Edge, book_path, imbalance_path
 
 FEATURES = ("velocity", "volatility", "imbalance", "log_spread", "log_volume", "signed_flow")
 VELOCITY, VOLATILITY, IMBALANCE = 0, 1, 2
@@ -240,7 +240,7 @@ def make_heston_market(
     mean_variance = 0.5 * (variance[:, :-1] + variance[:, 1:])
     realised = mean_variance * rng.chisquare(TRADES_PER_BAR, size) / TRADES_PER_BAR
     realised = np.maximum(realised, 1e-8)  # 0.01 % a year: the log stays finite where v is 0
-    features = _book_features(returns, 0.5 * np.log(realised), imbalance, bar, rng)
+    features = _six_features(returns, 0.5 * np.log(realised), imbalance, bar, rng)
 
     up, down = bar_extremes(
         torch.from_numpy(returns),
@@ -262,23 +262,15 @@ def make_heston_market(
     )
 
 
-def _book_features(
+def _six_features(
     returns: np.ndarray,
     volatility: np.ndarray,
     imbalance: np.ndarray,
     bar: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Stack the six features (B, T, 6). Each book variable leans on observed ones only, so
-    that its exact density given the past is a plain Gaussian."""
-    n_paths = len(returns)
-    start = np.zeros(n_paths)
-    excitement = volatility - np.log(REFERENCE_VOLATILITY)
-    noise = rng.standard_normal((3, *returns.shape))
-    log_spread = ar1(0.2 * (0.5 * excitement) + 0.10 * noise[0], 0.8, start)
-    log_volume = ar1(0.3 * excitement + 0.25 * noise[1], 0.7, start)
+    """(B, T, 6) from what drives them: returns, log realised volatility, imbalance (B, T + 1)."""
     velocity = returns / velocity_unit(bar)
-    standardised = velocity / np.exp(excitement)
-    signed_flow = 0.6 * standardised + 0.3 * imbalance[:, :-1] + 0.7 * noise[2]
-    columns = [velocity, volatility, imbalance[:, 1:], log_spread, log_volume, signed_flow]
-    return np.stack(columns, axis=-1)
+    excitement = volatility - np.log(REFERENCE_VOLATILITY)
+    book = book_path(velocity, excitement, imbalance, rng)
+    return np.stack([velocity, volatility, imbalance[:, 1:], *book], axis=-1)

@@ -17,7 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.integrate import quad
 from scipy.signal import lfilter
-from scipy.special import expit
+from scipy.special import expit, ndtr
+
+# log_spread and log_volume: AR(1) with (persistence, gain on excitement, sd of the noise)
+SPREAD = (0.8, 0.1, 0.10)
+VOLUME = (0.7, 0.3, 0.25)
+# signed_flow: weights of the standardised velocity and of the imbalance before it, noise sd
+FLOW = (0.6, 0.3, 0.7)
 
 MEAN_ABS_NORMAL = float(np.sqrt(2 / np.pi))  # E|Z| of a standard normal Z
 
@@ -50,6 +56,28 @@ class Edge:
         total, _ = quad(lambda x: expit(self.strength * x) * np.exp(-0.5 * x * x), 0, np.inf)
         return float(np.sqrt(2 / np.pi) * total)
 
+    def value(self, rho: float) -> float:
+        """What knowing I is worth to a forecast of the next return: nats a tick (chapter 02).
+
+        The return is rho W + sqrt(1 - rho^2) Z in units of its sd, and only Z is tilted. So
+        P(Z > 0 | return x) = Phi(x sqrt(1 - rho^2) / |rho|), the density of x given I is
+        phi(x) (1 + tanh(a I / 2) (2 Phi(.) - 1)), and the value is the mean of its log ratio to
+        phi(x). To leading order a^2 / (4 pi) * arcsin(1 - rho^2).
+
+        Raises:
+            ValueError: ``rho`` outside (-1, 1).
+        """
+        if not abs(rho) < 1:
+            raise ValueError(f"rho must lie in (-1, 1), got {rho}")
+        step = 0.005
+        x = np.arange(0.5 * step, 9, step)  # x < 0 with -I is the same as x > 0 with I
+        imbalance = np.concatenate([-x[::-10], x[::10]])[:, None]
+        own = ndtr(x * np.sqrt(1 - rho**2) / max(abs(rho), 1e-12))
+        tilt = np.tanh(0.5 * self.strength * imbalance) * (2 * own - 1)
+        weight = np.exp(-0.5 * (x**2 + imbalance**2))
+        mean = (weight * (1 + tilt) * np.log1p(tilt)).sum() / weight.sum()
+        return float(mean)
+
     def shock_mean(self, imbalance: np.ndarray) -> np.ndarray:
         """E[Z | I] = sqrt(2 / pi) (2 sigmoid(strength I) - 1)."""
         return MEAN_ABS_NORMAL * np.tanh(0.5 * self.strength * imbalance)
@@ -77,3 +105,28 @@ def imbalance_path(edge: Edge, n_paths: int, n_steps: int, rng: np.random.Genera
     start = rng.standard_normal(n_paths)
     shocks = np.sqrt(1 - edge.persistence**2) * rng.standard_normal((n_paths, n_steps))
     return np.concatenate([start[:, None], ar1(shocks, edge.persistence, start)], axis=1)
+
+
+def book_path(
+    velocity: np.ndarray, excitement: np.ndarray, imbalance: np.ndarray, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """log_spread, log_volume and signed_flow of each bar, (B, T) each.
+
+    Each leans on observed features only, so that its exact density given the past is a plain
+    Gaussian: ``book_means`` is this function read backwards.
+
+    Args:
+        velocity: (B, T).
+        excitement: (B, T) volatility feature less its usual value.
+        imbalance: (B, T + 1), the one before the first bar included.
+        rng: of the noise.
+    """
+    start = np.zeros(len(velocity))
+    noise = rng.standard_normal((3, *velocity.shape))
+    log_spread, log_volume = (
+        ar1(gain * excitement + sd * z, persistence, start)
+        for (persistence, gain, sd), z in zip((SPREAD, VOLUME), noise[:2], strict=True)
+    )
+    weight, lean, sd = FLOW
+    signed_flow = weight * velocity / np.exp(excitement) + lean * imbalance[:, :-1] + sd * noise[2]
+    return [log_spread, log_volume, signed_flow]

@@ -15,8 +15,10 @@ from pathlib import Path
 import torch
 
 from mambadream_lite.market import (
+    BARS_PER_YEAR,
     HestonParams,
     Market,
+    VolatilityContract,
     load_sp500,
     make_heston_market,
     stationary_variance,
@@ -28,7 +30,11 @@ from mambadream_lite.model.world_model import MambaWorldModel
 
 PARAMS = HestonParams()  # the book's market
 SP500_SPLIT = ("1999-01-01", "2005-01-01", "2007-01-01", "2019-01-01")  # train, validate, test
-TRAIN_SEED, VAL_SEED, TEST_SEED = 101, 102, 103
+TRAIN_SEED, VAL_SEED, TEST_SEED, CONTRACT_SEED = 101, 102, 103, 104
+# VolatilityContract.fit(heston_market(4000, 1200, CONTRACT_SEED), PARAMS), rounded; half a minute
+CONTRACT = VolatilityContract(
+    gain=0.0155, fear=-0.0064, jolt=0.00135, pull=PARAMS.kappa / BARS_PER_YEAR, level=PARAMS.theta
+)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from mambadream_lite.market.features import (
     TRADES_PER_BAR,
     VELOCITY,
     VOLATILITY,
-    _book_features,
+    _six_features,
 )
 from mambadream_lite.market.heston import log_returns
 
@@ -56,11 +56,11 @@ def test_features_do_not_change_with_the_future(now: int) -> None:
     returns = 1e-3 * rng.standard_normal((3, 20))
     volatility = rng.standard_normal((3, 20))
     imbalance = rng.standard_normal((3, 21))  # one before the first bar, one at each close
-    before = _book_features(returns, volatility, imbalance, 1e-4, np.random.default_rng(3))
+    before = _six_features(returns, volatility, imbalance, 1e-4, np.random.default_rng(3))
     returns[:, now + 1 :] *= -7
     volatility[:, now + 1 :] += 5
     imbalance[:, now + 2 :] -= 9
-    after = _book_features(returns, volatility, imbalance, 1e-4, np.random.default_rng(3))
+    after = _six_features(returns, volatility, imbalance, 1e-4, np.random.default_rng(3))
     assert np.array_equal(before[:, : now + 1], after[:, : now + 1])
     assert (before[:, now + 1] != after[:, now + 1]).all()
 
