@@ -1,6 +1,7 @@
 """Traders: the old rules, PPO trained in dreams, and planning by dreaming."""
 
 from mambadream_lite.agent.mpc import MPC, Decision, base_rate
+from mambadream_lite.agent.optimal import OptimalRule
 from mambadream_lite.agent.policies import (
     BuyAndHold,
     Episode,
@@ -19,6 +20,7 @@ __all__ = [
     "Episode",
     "MovingAverageRule",
     "Observation",
+    "OptimalRule",
     "PPOConfig",
     "Policy",
     "base_rate",

@@ -245,13 +245,25 @@ def watch(model: MambaWorldModel, market: Market, warmup: int) -> Dream:
         raise ValueError(f"warmup must lie between 1 and {n_ticks - 1} ticks, got {warmup}")
     x = market.features.to(model.feature_mean.device)
     law, reward, _ = model(x[:, :-1], action=_no_action(model, x[:, :-1]))
+    return foreseen(market, reward, law.stddev[..., VELOCITY] * model.velocity_unit, warmup)
+
+
+def foreseen(market: Market, reward: Tensor, risk: Tensor, warmup: int) -> Dream:
+    """A real market beside any forecast of it, so that policies can ``replay`` it (chapter 02).
+
+    Args:
+        market: B paths of T ticks.
+        reward, risk: (B, T - 1) expected simple return of bar t + 1, and the sd of its log
+            return, as known when bar t has closed.
+        warmup: ticks that are left out, >= 1; H = T - warmup remain.
+    """
     before = slice(warmup - 1, None)  # the prediction made at tick t is about tick t + 1
     ahead = slice(warmup, None)
     return Dream(
-        start=x[:, warmup - 1],
-        features=x[:, ahead],
+        start=market.features[:, warmup - 1].to(reward.device),
+        features=market.features[:, ahead].to(reward.device),
         reward=reward[:, before],
-        risk=law[:, before].stddev[..., VELOCITY] * model.velocity_unit,
+        risk=risk[:, before],
         alive=torch.ones_like(reward[:, before], dtype=torch.bool),
         log_price=market.price[:, ahead].log(),
         high=market.high[:, ahead],

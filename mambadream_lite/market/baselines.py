@@ -84,7 +84,9 @@ class Garch:
     """GARCH(1, 1) with Student-t shocks, or GJR with ``gamma`` for falls: velocity alone.
 
     The law of Bollerslev (1987), and of Glosten, Jagannathan and Runkle (1993):
-    s2' = omega + (alpha + gamma [e < 0]) e^2 + beta s2 with e = velocity - mean.
+    s2' = omega + (alpha + gamma [e < 0]) e^2 + beta s2 with e = velocity - mean. ``degrees`` are
+    those of the Student law; ``start`` is s2 before the first tick: the training variance, since
+    a fit with alpha + beta near 1 has no long-run variance to start from.
     """
 
     mean: float
@@ -93,6 +95,7 @@ class Garch:
     gamma: float
     beta: float
     degrees: float
+    start: float
 
     @classmethod
     def fit(cls, train: Market, *, asymmetric: bool) -> Garch:
@@ -105,15 +108,15 @@ class Garch:
         if fitted.convergence_flag != 0:
             raise ValueError(f"train: the GARCH fit did not converge: {fitted.optimization_result}")
         names = ("mu", "omega", "alpha[1]", "gamma[1]", "beta[1]", "nu")
-        return cls(*(float(fitted.params.get(name, 0.0)) for name in names))
+        weights = (float(fitted.params.get(name, 0.0)) for name in names)
+        return cls(*weights, start=float(velocity.var()))
 
     def forecast(self, market: Market) -> StudentT:
-        """Law of the velocity of the next tick; the recursion starts from the long-run variance."""
+        """Law of the velocity of the next tick."""
         shock = market.features[..., VELOCITY].double() - self.mean
         gain = self.alpha + self.gamma * (shock < 0)
         drive = self.omega + gain * shock.square()
-        start = self.omega / (1 - self.alpha - 0.5 * self.gamma - self.beta)
-        state = self.beta * start * torch.ones(len(shock), 1, dtype=torch.float64)
+        state = torch.full((len(shock), 1), self.beta * self.start, dtype=torch.float64)
         variance, _ = lfilter([1.0], [1.0, -self.beta], drive.numpy(), zi=state.numpy())
         shrink = (self.degrees - 2) / self.degrees  # a t has variance v / (v - 2)
         scale = torch.from_numpy(np.sqrt(shrink * variance[:, :-1]))

@@ -59,7 +59,7 @@ def bayes_log_score(
     *,
     edge: Edge | None = None,
     v0: np.ndarray | None = None,
-    n_grid: int = 200,
+    n_grid: int | None = None,
 ) -> Tensor:
     """Log score (B, T) of the optimal forecaster, nats a tick; arguments as ``bayes_filter``.
 
@@ -74,7 +74,7 @@ def bayes_filter(
     *,
     edge: Edge | None = None,
     v0: np.ndarray | None = None,
-    n_grid: int = 200,
+    n_grid: int | None = None,
     keep_belief: bool = False,
 ) -> Filtered:
     """Run the optimal forecaster over a simulated market (chapter 02).
@@ -88,22 +88,22 @@ def bayes_filter(
         params: its parameters, per year.
         edge: its edge, ``Edge()`` if None; another one gives the score of who believes in that.
         v0: known starting variances (B,); if None the stationary law is believed.
-        n_grid: points of the grid.
+        n_grid: points of the grid; by default enough for 1e-5 nats (200 in the book's market).
         keep_belief: also return the belief after every tick.
 
     Raises:
-        ValueError: a market with proxies (real history), a variance too rough for a grid
-            (4 kappa theta < sigma^2), or data that the parameters cannot have made.
+        ValueError: a market with proxies (real history), parameters that a grid cannot hold
+            (see ``variance_grid``), or data that the parameters cannot have made.
     """
     from mambadream_lite.market.bayes_grid import Transitions, filter_paths, variance_grid
 
     edge = Edge() if edge is None else edge
     x = _simulated(market)
-    grid = variance_grid(params, n_grid)
+    grid = variance_grid(params, market.bar, n_grid)
     steps = Transitions.of(params, grid, market.bar)
     log_book, log_sign = _book_log_density(x, edge)
     belief = np.ascontiguousarray(_start(params, grid, len(x), v0))
-    kept = np.empty((*x.shape[:2], n_grid) if keep_belief else (0, 0, n_grid))
+    kept = np.empty((*x.shape[:2], len(grid)) if keep_belief else (0, 0, len(grid)))
     log_return = x[..., 0] * market.velocity_unit
     joint, velocity, moments = filter_paths(
         log_return, 2 * x[..., 1], np.exp(log_sign), HALF, belief, *steps.arrays(), kept
@@ -147,7 +147,10 @@ def particle_log_score(
     rng = np.random.default_rng(seed)
     shape = 2 * params.kappa * params.theta / params.sigma**2
     size = (n_paths, n_particles)
-    v = rng.gamma(shape, params.theta / shape, size) if v0 is None else np.tile(v0, size[::-1]).T
+    if v0 is None:
+        v = rng.gamma(shape, params.theta / shape, size)
+    else:
+        v = np.repeat(np.asarray(v0)[:, None], n_particles, axis=1)
     log_book, log_sign = _book_log_density(x, edge)
     score = np.empty((n_paths, n_ticks))
     for t in range(n_ticks):
@@ -184,11 +187,15 @@ def _start(p: HestonParams, grid: np.ndarray, n_paths: int, v0: np.ndarray | Non
         shape = 2 * p.kappa * p.theta / p.sigma**2
         law = stats.gamma.pdf(grid, shape, scale=p.theta / shape) * np.sqrt(grid)
         return np.tile(law / law.sum(), (n_paths, 1))
-    v0 = np.asarray(v0, dtype=np.float64)
-    if v0.shape != (n_paths,) or not ((v0 >= 0) & (v0 <= grid[-1])).all():
-        raise ValueError(f"v0 must hold {n_paths} variances in [0, {grid[-1]:.3g}], got {v0}")
+    v0, root = np.asarray(v0, dtype=np.float64), np.sqrt(grid)
+    lowest = max(2 * root[0] - root[1], 0) ** 2  # one spacing below the first point
+    if v0.shape != (n_paths,) or not ((v0 >= lowest) & (v0 <= grid[-1])).all():
+        raise ValueError(
+            f"v0 must hold {n_paths} variances within [{lowest:.3g}, {grid[-1]:.3g}], all but "
+            f"1e-12 of their stationary law, got {v0}"
+        )
     # shared between its two neighbours, so that its root is kept on average
-    place = np.clip(np.interp(np.sqrt(v0), np.sqrt(grid), np.arange(len(grid))), 0, len(grid) - 2)
+    place = np.minimum(np.interp(np.sqrt(v0), root, np.arange(len(grid))), len(grid) - 2)
     belief, rows, left = np.zeros((n_paths, len(grid))), np.arange(n_paths), place.astype(int)
     belief[rows, left] = 1 - (place - left)
     belief[rows, left + 1] = place - left
@@ -201,11 +208,10 @@ def _book_log_density(x: np.ndarray, edge: Edge) -> tuple[np.ndarray, np.ndarray
     excitement = volatility - np.log(REFERENCE_VOLATILITY)
     weight, lean, flow_sd = FLOW
     flow = flow - weight * velocity / np.exp(excitement)
-    fresh = np.sqrt(1 - edge.persistence**2)
 
     def given(before, imbalance, flow):
         """Log density of imbalance and flow, and log weights of the sign, given I before."""
-        law = stats.norm.logpdf(imbalance, edge.persistence * before, fresh)
+        law = stats.norm.logpdf(imbalance, edge.persistence * before, edge.noise)
         law = law + stats.norm.logpdf(flow, lean * before, flow_sd)
         signs = np.stack([edge.strength * before, -edge.strength * before], axis=-1)
         return law, np.log(2) - np.logaddexp(0, -signs)

@@ -1,7 +1,7 @@
 """The grid that carries the optimal forecaster's belief, and the compiled loop that moves it.
 
 The points are evenly spaced in sqrt(v), where a step of Heston's variance has the same standard
-deviation everywhere, about one spacing at 200 points. ``bayes.py`` is the forecaster (chapter 02).
+deviation everywhere. ``bayes.py`` is the forecaster (chapter 02).
 """
 
 from __future__ import annotations
@@ -14,24 +14,38 @@ from scipy import stats
 
 from mambadream_lite.market.heston import HestonParams, log_returns
 
-TAIL = 1e-12  # stationary probability beyond the last point of the grid
+TAIL = 1e-12  # stationary probability beyond either end of the grid
+SPACING = 0.85  # of the grid, in standard deviations of a step: 200 points in the book's market
 REACH = 8  # a step of the variance is followed to this many standard deviations
 NEGLIGIBLE = 1e-16  # belief that is not worth moving
 LOG_ROOT_TWO_PI = 0.5 * np.log(2 * np.pi)
 
 
-def variance_grid(params: HestonParams, n_grid: int) -> np.ndarray:
-    """Variances (G,) whose roots are evenly spaced: a step of sqrt(v) has the same sd anywhere."""
-    if n_grid < 16:
-        raise ValueError(f"n_grid must be at least 16, got {n_grid}")
+def variance_grid(params: HestonParams, dt: float, n_grid: int | None = None) -> np.ndarray:
+    """Variances (G,) whose roots are evenly spaced over all but ``TAIL`` of the stationary law.
+
+    Args:
+        params: of the market.
+        dt: length of a bar in years.
+        n_grid: number of points; if None, as many as put them ``SPACING`` steps apart.
+
+    Raises:
+        ValueError: fewer points than that needs by a third (sums over the grid would no longer
+            be integrals), or a variance too rough for any grid (4 kappa theta < sigma^2).
+    """
     shape = 2 * params.kappa * params.theta / params.sigma**2
     if shape < 0.5:
         raise ValueError(
             f"4 kappa theta = {4 * params.kappa * params.theta:.3g} is below sigma^2 = "
             f"{params.sigma**2:.3g}: the density of sqrt(v) is infinite at 0, a grid cannot hold it"
         )
-    top = np.sqrt(stats.gamma.isf(TAIL, shape, scale=params.theta / shape))
-    return ((np.arange(n_grid) + 0.5) * top / n_grid) ** 2
+    law = stats.gamma(shape, scale=params.theta / shape)
+    low, high = np.sqrt(law.ppf(TAIL)), np.sqrt(law.isf(TAIL))
+    enough = int(np.ceil((high - low) / (SPACING * 0.5 * params.sigma * np.sqrt(dt))))
+    n = enough if n_grid is None else n_grid
+    if 4 * n < 3 * enough:
+        raise ValueError(f"n_grid must be at least {3 * enough // 4 + 1} here, got {n_grid}")
+    return (low + (np.arange(n) + 0.5) * (high - low) / n) ** 2
 
 
 @dataclass(frozen=True)
@@ -70,6 +84,13 @@ class Transitions:
         forecast = np.concatenate([grid[:, None], (step[..., None] * each).sum(1)], axis=1)
         ramp = sd_root * np.sqrt(1 - p.rho**2) / (max(abs(p.rho), 1e-6) * spacing)
         return cls(first, step, mean, sd, variance, forecast, ramp)
+
+    def matrix(self) -> np.ndarray:
+        """Probabilities (G, G) of each grid point, given the one before."""
+        full = np.zeros((len(self.first), len(self.first)))
+        columns = self.first[:, None] + np.arange(self.step.shape[1])
+        np.put_along_axis(full, columns, self.step, axis=1)
+        return full
 
     def arrays(self) -> tuple[np.ndarray, ...]:
         """What the compiled loop takes."""

@@ -50,6 +50,11 @@ class Edge:
             raise ValueError(f"persistence must lie in [0, 1), got {self.persistence}")
 
     @property
+    def noise(self) -> float:
+        """Standard deviation of the AR(1)'s shocks, at which the imbalance has unit variance."""
+        return float(np.sqrt(1 - self.persistence**2))
+
+    @property
     def hit_rate(self) -> float:
         """How often the sign of I is the sign of the next price shock: E[sigmoid(a |I|)]."""
         # |I| is half-normal; over the whole line the kink at 0 would cost a quadrature its accuracy
@@ -103,7 +108,7 @@ def imbalance_path(edge: Edge, n_paths: int, n_steps: int, rng: np.random.Genera
     The feature is the log ratio of bid depth to ask depth, with unit variance.
     """
     start = rng.standard_normal(n_paths)
-    shocks = np.sqrt(1 - edge.persistence**2) * rng.standard_normal((n_paths, n_steps))
+    shocks = edge.noise * rng.standard_normal((n_paths, n_steps))
     return np.concatenate([start[:, None], ar1(shocks, edge.persistence, start)], axis=1)
 
 

@@ -85,3 +85,27 @@ def test_imbalance_is_a_stationary_ar1_of_unit_variance(persistence: float) -> N
 def test_an_impossible_edge_is_named(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"^{name} must.*{value}"):
         Edge(**{name: value})
+
+
+@pytest.mark.parametrize(("strength", "rho"), [(1.0, -0.7), (2.0, 0.0), (0.5, 0.3)])
+def test_the_value_of_the_edge_is_the_mean_log_ratio_of_the_densities(strength, rho) -> None:
+    """By Monte Carlo, from the declaration alone."""
+    rng = np.random.default_rng(6)
+    n = 400_000
+    imbalance = rng.standard_normal(n)
+    up = rng.random(n) < 1 / (1 + np.exp(-strength * imbalance))
+    own = np.abs(rng.standard_normal(n)) * np.where(up, 1, -1)
+    x = rho * rng.standard_normal(n) + np.sqrt(1 - rho**2) * own
+    above = stats.norm.cdf(x * np.sqrt(1 - rho**2) / max(abs(rho), 1e-9))
+    p = 1 / (1 + np.exp(-strength * imbalance))
+    gain = np.log(2 * (p * above + (1 - p) * (1 - above)))
+    error = gain.std() / n**0.5
+    assert abs(Edge(strength=strength).value(rho) - gain.mean()) < 4 * error
+
+
+def test_a_small_edge_is_worth_its_square() -> None:
+    leading = 0.01**2 / (4 * np.pi) * np.arcsin(1 - 0.7**2)
+    assert Edge(strength=0.01).value(-0.7) == pytest.approx(leading, rel=1e-3)
+    assert Edge(strength=0.0).value(-0.7) == 0
+    with pytest.raises(ValueError, match="rho must lie"):
+        Edge().value(1.0)
