@@ -9,6 +9,7 @@ from mambadream_lite.agent.policies import (
     Observation,
     Policy,
     replay,
+    trade_log,
 )
 from mambadream_lite.agent.ppo import PPO, PPOConfig, dream_and_train
 
@@ -26,4 +27,5 @@ __all__ = [
     "base_rate",
     "dream_and_train",
     "replay",
+    "trade_log",
 ]

@@ -1,6 +1,6 @@
 """Worlds that data comes from, and the account that money lives in."""
 
-from mambadream_lite.market.account import Account, AccountConfig, AccountState
+from mambadream_lite.market.account import Account, AccountConfig, AccountState, Flows
 from mambadream_lite.market.baselines import Garch, HarVar, Persistence
 from mambadream_lite.market.bayes import (
     Filtered,
@@ -34,6 +34,7 @@ __all__ = [
     "AccountState",
     "Edge",
     "Filtered",
+    "Flows",
     "Garch",
     "HarVar",
     "HestonParams",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mambadream_lite.agent import BuyAndHold, MovingAverageRule, Observation, replay
+from mambadream_lite.agent import BuyAndHold, MovingAverageRule, Observation, replay, trade_log
 from mambadream_lite.agent.policies import bar_of, observation_at
 from mambadream_lite.dream import watch
 from mambadream_lite.market import Account, AccountConfig, AccountState
@@ -126,3 +126,58 @@ def test_a_replay_may_start_in_a_position(make_path) -> None:
     )
     assert into == pytest.approx(1 - 3 * 10e-4, rel=1e-12)
     assert already == 1
+
+
+# --- two instruments and the trade log ----------------------------------------------------------
+
+
+class Fixed:
+    """The same two targets at every tick."""
+
+    def __init__(self, asset: float, contracts: float) -> None:
+        self.target = torch.tensor([asset, contracts])
+
+    def act(self, observation, state, generator):
+        return self.target.expand(len(state.equity), 2)
+
+
+def test_contracts_are_paid_by_the_tick_that_follows(make_path) -> None:
+    path = make_path(prices(100, 100, 100))
+    config = AccountConfig(half_spread=0.0, fee=0.0, contract_fee=10.0)
+    payoff = torch.tensor([[0.02, -0.01]])
+    episode = replay(Fixed(0.0, 5.0), path, Account(config), payoff=payoff)
+    after = [1.0, 0.995 * 1.1, 0.995 * 1.1 * 0.995 * 0.95]
+    assert episode.equity[0].tolist() == pytest.approx(after, rel=1e-6)
+    assert episode.contracts.tolist() == [[5.0, 5.0]]
+
+
+def test_a_trader_of_contracts_needs_their_payoff(make_path) -> None:
+    with pytest.raises(ValueError, match="payoff must be given"):
+        replay(Fixed(0.0, 5.0), make_path(prices(100, 100)), Account(FREE))
+
+
+def test_the_trade_log_tells_an_account_from_start_to_ruin(make_path) -> None:
+    path = make_path(prices(100, 110, 110, 50, 60))
+    config = AccountConfig(half_spread=5.0, fee=5.0, contract_fee=10.0)
+    payoff = torch.tensor([[0.01, 0.0, 0.0, 0.0]], dtype=torch.float64)
+    episode = replay(Fixed(2.0, 1.0), path, Account(config), payoff=payoff)
+    log = trade_log(episode, path)
+    events = ["buy", "contract"]
+    events += ["buy", "contract"]  # what it earned is more than what 2x grew by: less than 2x
+    events += ["contract", "liquidation"]  # still at 2x: nothing to trade; then 110 to 50
+    assert log["event"].tolist() == events
+    first = log.iloc[0]
+    assert (first["price"], first["notional"]) == (pytest.approx(100), 2.0)
+    assert first["cost"] == pytest.approx(2 * 10e-4)
+    assert log.iloc[1]["pnl"] == pytest.approx((1 - 2 * 10e-4 - 10e-4) * 0.01)
+    assert log["equity"].iloc[-1] == 0 and log["event"].iloc[-1] == "liquidation"
+    assert log["tick"].iloc[-1] == 2  # and nothing afterwards
+    # costs, settlements and what the asset earned add up to what became of the account
+    earned = episode.flows.asset_pnl[0].sum().item()
+    assert 1 + earned + log["pnl"].sum() - log["cost"].sum() == pytest.approx(0, abs=1e-12)
+
+
+def test_who_does_not_trade_has_an_empty_log(make_path) -> None:
+    path = make_path(prices(100, 110))
+    log = trade_log(replay(Constant(0.0), path, Account(FREE)), path)
+    assert len(log) == 0 and "notional" in log.columns
