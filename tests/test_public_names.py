@@ -35,8 +35,6 @@ PUBLIC = {
 # What each one will be, and the chapter that will teach it. A name leaves this list when it
 # can be imported.
 COMING = {
-    "load_klines": "exchange kline files as a Market, chapter 13",
-    "load_lobster": "LOBSTER message and order-book files as a Market, chapter 13",
     "TransformerWorldModel": "the baseline whose cost a tick grows, chapter 06",
     "Ensemble": "models that disagree where they do not know, chapter 09",
     "DreamEnv": "a dream as a gymnasium environment, chapter 07",

@@ -100,7 +100,7 @@ def observe(model: MambaWorldModel, context: Market | Tensor) -> Belief:
         context: a ``Market``, or raw features (B, T, F); at least ``d_conv`` ticks.
 
     Raises:
-        ValueError: wrong features or bar length, values that are not finite, too few ticks.
+        ValueError: wrong features or bar length, values that are not finite, too few ticks, a gap.
     """
     if isinstance(context, Market):
         trained, given = float(model.bar), context.bar
@@ -108,7 +108,7 @@ def observe(model: MambaWorldModel, context: Market | Tensor) -> Belief:
             raise ValueError(
                 f"context has bars of {given:.6g} years, the model was trained on {trained:.6g}"
             )
-        features, log_price = context.features, context.price[:, -1].log()
+        features, log_price = context.without_gaps("context").features, context.price[:, -1].log()
     else:
         features, log_price = context, torch.zeros(len(context), dtype=torch.float64)
     check_features(features, "context")
@@ -238,9 +238,9 @@ def watch(model: MambaWorldModel, market: Market, warmup: int) -> Dream:
         warmup: ticks that only fill the model's state, >= 1; H = T - warmup remain.
 
     Raises:
-        ValueError: ``warmup`` outside 1 to T - 1.
+        ValueError: ``warmup`` outside 1 to T - 1, or a market with a gap.
     """
-    n_ticks = market.features.shape[1]
+    n_ticks = market.without_gaps("market").features.shape[1]
     if not 1 <= warmup < n_ticks:
         raise ValueError(f"warmup must lie between 1 and {n_ticks - 1} ticks, got {warmup}")
     x = market.features.to(model.feature_mean.device)

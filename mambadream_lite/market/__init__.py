@@ -14,7 +14,6 @@ from mambadream_lite.market.features import (
     Market,
     Scaler,
     bar_extremes,
-    make_heston_market,
 )
 from mambadream_lite.market.heston import (
     BARS_PER_YEAR,
@@ -24,7 +23,10 @@ from mambadream_lite.market.heston import (
     stationary_variance,
 )
 from mambadream_lite.market.history import load_sp500
+from mambadream_lite.market.klines import load_klines
+from mambadream_lite.market.lobster import load_lobster
 from mambadream_lite.market.order_book import Edge
+from mambadream_lite.market.simulation import make_heston_market
 
 __all__ = [
     "BARS_PER_YEAR",
@@ -46,6 +48,8 @@ __all__ = [
     "bar_extremes",
     "bayes_filter",
     "bayes_log_score",
+    "load_klines",
+    "load_lobster",
     "load_sp500",
     "make_heston_market",
     "particle_log_score",

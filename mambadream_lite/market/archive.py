@@ -14,8 +14,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from mambadream_lite.market.features import VOLATILITY, Market, make_heston_market
+from mambadream_lite.market.features import VOLATILITY, Market
 from mambadream_lite.market.heston import HestonParams, stationary_variance
+from mambadream_lite.market.simulation import make_heston_market
 
 ALARM, RELEASE = 0.56, 0.125  # volatility a year: about the 99.95 % and the 25 % quantile
 MEMORY = 20  # readings whose mean releases the rule

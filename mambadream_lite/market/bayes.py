@@ -19,14 +19,10 @@ from scipy import stats
 from scipy.special import gammaln, logsumexp
 from torch import Tensor
 
-from mambadream_lite.market.features import (
-    FEATURES,
-    REFERENCE_VOLATILITY,
-    TRADES_PER_BAR,
-    Market,
-)
+from mambadream_lite.market.features import FEATURES, REFERENCE_VOLATILITY, Market
 from mambadream_lite.market.heston import HestonParams, log_returns, simulate_variance
 from mambadream_lite.market.order_book import FLOW, SPREAD, VOLUME, Edge
+from mambadream_lite.market.simulation import TRADES_PER_BAR
 
 HALF = 0.5 * TRADES_PER_BAR  # shape of the Gamma law of a realised variance
 

@@ -13,19 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mambadream_lite.market.heston import (
-    BARS_PER_YEAR,
-    HestonParams,
-    log_returns,
-    simulate_variance,
-)
-from mambadream_lite.market.order_book import Edge, book_path, imbalance_path
-
 FEATURES = ("velocity", "volatility", "imbalance", "log_spread", "log_volume", "signed_flow")
 VELOCITY, VOLATILITY, IMBALANCE = 0, 1, 2
 
 REFERENCE_VOLATILITY = 0.2  # per year; what one unit of velocity, spread and volume refers to
-TRADES_PER_BAR = 12  # returns inside a bar that its realised volatility is measured from
 
 
 @dataclass(frozen=True)
@@ -40,6 +31,9 @@ class Market:
         time: (T,) labels of the bars: datetime64 for history, bar numbers for a simulation.
         names: the features' names, in column order.
         proxies: names of those features that stand in for something not observed.
+        gap: (T,) bool, True where bar t does not follow directly on bar t - 1; None is no gap.
+            The price may jump there: ``log_return`` holds what happened in between, velocity
+            does not.
         variance: (B, T + 1) latent variance per year where it is known, else None.
 
     Raises:
@@ -54,6 +48,7 @@ class Market:
     time: np.ndarray
     names: tuple[str, ...] = FEATURES
     proxies: tuple[str, ...] = ()
+    gap: np.ndarray | None = field(default=None, repr=False)
     variance: Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -71,6 +66,8 @@ class Market:
             raise ValueError("low must be positive and nowhere above high")
         if not torch.isfinite(self.price).all() or not (self.price > 0).all():
             raise ValueError("price must be finite and positive")
+        if self.gap is not None and (self.gap.shape != (n_ticks,) or self.gap.dtype != bool):
+            raise ValueError(f"gap must be bool of shape {(n_ticks,)}, got {self.gap.shape}")
 
     @property
     def log_return(self) -> Tensor:
@@ -82,8 +79,36 @@ class Market:
         """Log return that is one unit of velocity: 20 % a year, scaled to one bar."""
         return velocity_unit(self.bar)
 
+    def free_starts(self, length: int) -> np.ndarray:
+        """Bars from which a window of ``length`` bars crosses no gap, ascending."""
+        n_ticks = self.features.shape[1]
+        starts = np.arange(max(n_ticks - length + 1, 0))
+        if self.gap is None:
+            return starts
+        passed = self.gap.cumsum()
+        return starts[passed[starts + length - 1] == passed[starts]]
+
+    def pieces(self) -> list[Market]:
+        """The market cut at its gaps: stretches of bars that follow directly on each other."""
+        if self.gap is None:
+            return [self]
+        n_ticks = self.features.shape[1]
+        edges = [0, *(np.flatnonzero(self.gap[1:]) + 1), n_ticks]
+        cuts = (self.window(int(a), int(b)) for a, b in zip(edges, edges[1:], strict=False))
+        return [replace(piece, gap=None) for piece in cuts]
+
+    def without_gaps(self, name: str) -> Market:
+        """Itself; a ``ValueError`` that calls it ``name`` and dates the first gap if it has one."""
+        if self.gap is not None and self.gap[1:].any():
+            when = self.time[1 + int(self.gap[1:].argmax())]
+            raise ValueError(
+                f"{name} has a gap before {when}: no forecast crosses it, take one of "
+                f"{name}.pieces()"
+            )
+        return self
+
     def window(self, start: int, stop: int) -> Market:
-        """Bars ``start`` to ``stop`` (exclusive) of every path, as a view."""
+        """Bars ``start`` to ``stop`` (exclusive) of every path, as a view; gaps stay marked."""
         n_ticks = self.features.shape[1]
         if not 0 <= start < stop <= n_ticks:
             raise ValueError(f"window [{start}, {stop}) does not lie in 0 to {n_ticks} bars")
@@ -95,6 +120,7 @@ class Market:
             high=self.high[:, bars],
             low=self.low[:, bars],
             time=self.time[bars],
+            gap=None if self.gap is None else self.gap[bars],
             variance=None if self.variance is None else self.variance[:, edges],
         )
 
@@ -102,10 +128,18 @@ class Market:
         """Cut ``length`` bars out of path ``paths[i]`` from bar ``starts[i]``, as path i.
 
         Times are counted from the start of each window.
+
+        Raises:
+            ValueError: no window, or one that leaves the market or crosses a gap.
         """
         n_ticks = self.features.shape[1]
         if len(starts) == 0 or starts.min() < 0 or starts.max() + length > n_ticks:
             raise ValueError(f"starts must lie in 0 to {n_ticks - length} and not be empty")
+        crossing = ~np.isin(starts, self.free_starts(length))
+        if crossing.any():
+            raise ValueError(
+                f"starts: the window of {length} bars from bar {starts[crossing][0]} crosses a gap"
+            )
 
         def cut(z: Tensor, n: int) -> Tensor:
             return torch.stack([z[p, s : s + n] for p, s in zip(paths, starts, strict=True)])
@@ -117,6 +151,7 @@ class Market:
             high=cut(self.high, length),
             low=cut(self.low, length),
             time=np.arange(length),
+            gap=None,
             variance=None if self.variance is None else cut(self.variance, length + 1),
         )
 
@@ -134,8 +169,8 @@ def check_features(x: Tensor, name: str) -> None:
         raise ValueError(
             f"{name} must end in {len(FEATURES)} features {FEATURES}, got shape {tuple(x.shape)}"
         )
-    bad = ~torch.isfinite(x)
-    if bad.any():
+    if x.numel() and not torch.isfinite(torch.stack(x.aminmax())).all():  # no copy of a large x
+        bad = ~torch.isfinite(x)
         where = tuple(bad.nonzero()[0].tolist())
         raise ValueError(
             f"{name} must be finite: {int(bad.sum())} values are not, the first at {where} "
@@ -203,74 +238,3 @@ def bar_extremes(
     reach = log_return.square() - 2 * variance * torch.stack([u_high, u_low]).log()
     root = reach.sqrt()
     return 0.5 * (log_return + root[0]), 0.5 * (log_return - root[1])
-
-
-def make_heston_market(
-    params: HestonParams,
-    n_paths: int,
-    n_steps: int,
-    *,
-    seed: int,
-    edge: Edge | None = None,
-    bar: float = 1 / BARS_PER_YEAR,
-    v0: np.ndarray | None = None,
-) -> Market:
-    """Simulate a Heston market with an order book and its six features (chapter 01).
-
-    Realised volatility, spread, volume and flow are noisy functions of the hidden variance
-    and of what was seen before: no feature follows from the others, and none shows the
-    variance itself.
-
-    Args:
-        params: the Heston parameters, per year.
-        n_paths, n_steps: number of paths and of bars.
-        seed: the same seed gives the same market.
-        edge: the planted edge, ``Edge()`` if None; ``Edge(strength=0)`` plants nothing.
-        bar: length of a bar in years, 5 minutes by default.
-        v0: starting variance of each path (n_paths,); ``params.v0`` if None.
-    """
-    edge = Edge() if edge is None else edge
-    rng = np.random.default_rng(seed)
-    size = (n_paths, n_steps)
-    variance = simulate_variance(params, n_paths, n_steps, bar, rng=rng, v0=v0)
-    imbalance = imbalance_path(edge, n_paths, n_steps, rng)
-    shocks = edge.tilt(rng.standard_normal(size), imbalance[:, :-1], rng.random(size))
-    returns = log_returns(params, variance, bar, shocks)
-
-    mean_variance = 0.5 * (variance[:, :-1] + variance[:, 1:])
-    realised = mean_variance * rng.chisquare(TRADES_PER_BAR, size) / TRADES_PER_BAR
-    realised = np.maximum(realised, 1e-8)  # 0.01 % a year: the log stays finite where v is 0
-    features = _six_features(returns, 0.5 * np.log(realised), imbalance, bar, rng)
-
-    up, down = bar_extremes(
-        torch.from_numpy(returns),
-        torch.from_numpy(realised * bar),
-        *torch.from_numpy(1 - rng.random((2, *size))),
-    )
-    log_price = np.log(params.s0) + np.concatenate(
-        [np.zeros((n_paths, 1)), returns.cumsum(axis=1)], axis=1
-    )
-    price = torch.from_numpy(np.exp(log_price))
-    return Market(
-        features=torch.from_numpy(features.astype(np.float32)),
-        price=price,
-        high=price[:, :-1] * up.exp(),
-        low=price[:, :-1] * down.exp(),
-        bar=bar,
-        time=np.arange(n_steps),
-        variance=torch.from_numpy(variance),
-    )
-
-
-def _six_features(
-    returns: np.ndarray,
-    volatility: np.ndarray,
-    imbalance: np.ndarray,
-    bar: float,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """(B, T, 6) from what drives them: returns, log realised volatility, imbalance (B, T + 1)."""
-    velocity = returns / velocity_unit(bar)
-    excitement = volatility - np.log(REFERENCE_VOLATILITY)
-    book = book_path(velocity, excitement, imbalance, rng)
-    return np.stack([velocity, volatility, imbalance[:, 1:], *book], axis=-1)

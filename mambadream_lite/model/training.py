@@ -72,12 +72,12 @@ def fit(
         ``History`` of the log scores.
 
     Raises:
-        ValueError: paths shorter than a window, or a count below 1.
+        ValueError: paths (or their pieces between gaps) shorter than a window, a count below 1.
     """
     for name, value in (("n_steps", n_steps), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    if window <= WARMUP or train.features.shape[1] <= window:
+    if window <= WARMUP or len(train.free_starts(window + 1)) == 0:
         raise ValueError(
             f"window must lie between {WARMUP + 1} and the {train.features.shape[1] - 1} ticks "
             f"of a training path, got {window}"
@@ -141,20 +141,26 @@ def score(model: MambaWorldModel, x: Tensor) -> tuple[Tensor, Tensor]:
 def evaluate(model: MambaWorldModel, market: Market, *, window: int = 128) -> float:
     """Mean log score a tick on a whole market, in consecutive windows (the rest is cut off)."""
     x = market.features
-    n_windows = (x.shape[1] - 1) // window
-    if n_windows < 1:
-        raise ValueError(f"market has {x.shape[1]} ticks, fewer than a window of {window} and one")
-    starts = [x[:, i * window : (i + 1) * window + 1] for i in range(n_windows)]
-    chunks = torch.cat(starts).to(model.feature_mean.device).split(64)
+    starts = market.free_starts(window + 1)
+    starts = starts[starts % window == 0]
+    if len(starts) == 0:
+        raise ValueError(
+            f"market: {x.shape[1]} ticks hold no window of {window} and one without a gap"
+        )
+    chunks = (
+        torch.cat([x[:, s : s + window + 1] for s in starts])
+        .to(model.feature_mean.device)
+        .split(64)
+    )
     scores = [score(model, chunk)[0] for chunk in chunks]
     return torch.cat(scores).mean().item()
 
 
 def sample_windows(market: Market, n: int, length: int, rng: np.random.Generator) -> Tensor:
-    """``n`` random windows of ``length`` ticks, (n, length, F), none crossing two paths."""
-    n_paths, n_ticks, _ = market.features.shape
-    path = rng.integers(n_paths, size=n)
-    start = rng.integers(n_ticks - length + 1, size=n)
+    """``n`` random windows of ``length`` ticks, (n, length, F), across no path's end or gap."""
+    starts = market.free_starts(length)
+    path = rng.integers(len(market.features), size=n)
+    start = starts[rng.integers(len(starts), size=n)]
     return torch.stack(
         [market.features[p, s : s + length] for p, s in zip(path, start, strict=True)]
     )

@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -164,6 +165,15 @@ def test_a_context_too_short_for_the_convolution_is_refused(model, market: Marke
 def test_a_context_without_batch_is_refused(model, market: Market) -> None:
     with pytest.raises(ValueError, match="^context must have shape"):
         observe(model, market.features[0])
+
+
+def test_no_forecast_crosses_a_gap(model, market: Market) -> None:
+    torn = replace(market, gap=np.arange(market.features.shape[1]) == 30)
+    with pytest.raises(ValueError, match="context has a gap before 30"):
+        observe(model, torn)
+    with pytest.raises(ValueError, match="market has a gap before 30"):
+        watch(model, torn, 5)
+    observe(model, torn.pieces()[1])
 
 
 def test_nan_in_a_context_is_located(model, market: Market) -> None:

@@ -16,14 +16,9 @@ from mambadream_lite.market import (
     bar_extremes,
     make_heston_market,
 )
-from mambadream_lite.market.features import (
-    IMBALANCE,
-    TRADES_PER_BAR,
-    VELOCITY,
-    VOLATILITY,
-    _six_features,
-)
+from mambadream_lite.market.features import IMBALANCE, VELOCITY, VOLATILITY
 from mambadream_lite.market.heston import log_returns
+from mambadream_lite.market.simulation import TRADES_PER_BAR, _six_features
 
 PARAMS = HestonParams()
 LOUD = Edge(strength=2.0, persistence=0.0)  # forgets itself at once: one tick off finds nothing
@@ -204,6 +199,49 @@ def test_windows_cut_each_path_from_its_own_start(market: Market) -> None:
 def test_windows_beyond_a_path_are_refused(market: Market, starts: list[int]) -> None:
     with pytest.raises(ValueError, match="^starts must lie in 0 to 4970"):
         market.windows(np.zeros(len(starts), int), np.array(starts, dtype=int), 30)
+
+
+@pytest.fixture
+def torn(market: Market) -> Market:
+    """Twelve bars with a gap before bars 0, 4 and 9."""
+    return replace(market.window(0, 12), gap=np.isin(np.arange(12), [0, 4, 9]))
+
+
+def test_windows_are_free_where_they_hold_no_gap(torn: Market, market: Market) -> None:
+    assert torn.free_starts(3).tolist() == [0, 1, 4, 5, 6, 9]
+    assert torn.free_starts(5).tolist() == [4]
+    assert torn.free_starts(6).tolist() == [] == torn.free_starts(13).tolist()
+    assert market.window(0, 12).free_starts(10).tolist() == [0, 1, 2]
+
+
+def test_pieces_are_cut_at_the_gaps_and_have_none(torn: Market, market: Market) -> None:
+    pieces = torn.pieces()
+    assert [p.time.tolist() for p in pieces] == [[0, 1, 2, 3], [4, 5, 6, 7, 8], [9, 10, 11]]
+    assert all(p.gap is None for p in pieces)
+    assert torch.equal(pieces[1].features, market.features[:, 4:9])
+    assert torch.equal(pieces[1].price, market.price[:, 4:10])
+    assert market.pieces() == [market]
+
+
+def test_no_window_crosses_a_gap(torn: Market) -> None:
+    with pytest.raises(ValueError, match="window of 3 bars from bar 2 crosses a gap"):
+        torn.windows(np.array([0, 0]), np.array([1, 2]), 3)
+    assert torn.windows(np.array([0]), np.array([4]), 5).gap is None
+    assert torn.window(2, 6).gap.tolist() == [False, False, True, False]
+
+
+def test_a_gap_is_dated(torn: Market, market: Market) -> None:
+    with pytest.raises(ValueError, match="context has a gap before 4: .*context.pieces"):
+        torn.without_gaps("context")
+    first = torn.window(0, 4)  # a gap before its first bar is none inside it
+    assert first.without_gaps("context") is first
+    assert market.without_gaps("market") is market
+
+
+@pytest.mark.parametrize("gap", [np.zeros(11, dtype=bool), np.zeros(12)])
+def test_a_mark_of_another_shape_is_refused(torn: Market, gap: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="gap must be bool of shape"):
+        replace(torn, gap=gap)
 
 
 def test_between_needs_dates(market: Market) -> None:

@@ -80,6 +80,20 @@ def test_windows_never_cross_from_one_path_to_another(market: Market) -> None:
     assert drawn[:, -1, 1].max() > n_ticks - 10
 
 
+def test_windows_never_cross_a_gap(model: MambaWorldModel, market: Market) -> None:
+    n_ticks = market.features.shape[1]
+    features = market.features.clone()
+    features[..., 0] = (torch.arange(n_ticks) >= 100).float()  # tells the two pieces apart
+    torn = replace(market, features=features, gap=np.arange(n_ticks) == 100)
+    drawn = sample_windows(torn, 500, 64, np.random.default_rng(0))
+    assert (drawn[..., 0] == drawn[:, :1, 0]).all()
+    assert 0 < drawn[:, 0, 0].mean() < 1  # both pieces are drawn from
+    whole = evaluate(model, market, window=50)
+    assert evaluate(model, replace(market, gap=torn.gap), window=50) != whole
+    with pytest.raises(ValueError, match="window must lie between"):
+        train(model, replace(market, gap=np.arange(n_ticks) % 20 == 0))
+
+
 def test_a_window_can_be_a_whole_path(market: Market) -> None:
     whole = market.features.shape[1]
     drawn = sample_windows(market, 3, whole, np.random.default_rng(0))
@@ -147,5 +161,5 @@ def test_impossible_settings_are_named(market: Market, change: dict, message: st
 
 
 def test_a_market_too_short_to_score_is_refused(model: MambaWorldModel, market: Market) -> None:
-    with pytest.raises(ValueError, match="^market has 50 ticks"):
+    with pytest.raises(ValueError, match="^market: 50 ticks hold no window of 128"):
         evaluate(model, market.window(0, 50))
