@@ -18,6 +18,8 @@ from torch.distributions import Distribution, MultivariateNormal, StudentT
 from mambadream_lite.market.features import VELOCITY, VOLATILITY, Market
 
 SPANS = (5, 20, 80)  # ticks of the averages that a HAR regression looks back on
+# (alpha, gamma, beta) from which a likelihood is climbed: from one alone it may stop half-way
+STARTS = ((0.03, 0.04, 0.92), (0.06, 0.08, 0.85), (0.02, 0.05, 0.954), (0.05, 0.0, 0.949))
 MIN_TICKS = 1000  # a fit on less is noise
 
 
@@ -104,12 +106,20 @@ class Garch:
 
         velocity = _long_enough(train)[..., VELOCITY].flatten().numpy()
         model = arch_model(velocity, p=1, o=int(asymmetric), q=1, dist="t", rescale=False)
-        fitted = model.fit(disp="off", show_warning=False)
-        if fitted.convergence_flag != 0:
-            raise ValueError(f"train: the GARCH fit did not converge: {fitted.optimization_result}")
+        spread, fits = float(velocity.var()), []
+        for alpha, gamma, beta in STARTS:
+            alpha, gamma = (alpha, gamma) if asymmetric else (alpha + gamma / 2, 0.0)
+            omega = (1 - alpha - gamma / 2 - beta) * spread
+            weights = [0.0, omega, alpha, *[gamma] * asymmetric, beta, 20.0]
+            fits.append(model.fit(starting_values=weights, disp="off", show_warning=False))
+        # 8 is SLSQP's word for a hill top that it cannot climb by a smaller step
+        fits = [fit for fit in fits if fit.convergence_flag in (0, 8)]
+        if not fits:
+            raise ValueError(f"train: the GARCH fit converged from none of {len(STARTS)} starts")
+        fitted = max(fits, key=lambda fit: fit.loglikelihood)
         names = ("mu", "omega", "alpha[1]", "gamma[1]", "beta[1]", "nu")
         weights = (float(fitted.params.get(name, 0.0)) for name in names)
-        return cls(*weights, start=float(velocity.var()))
+        return cls(*weights, start=spread)
 
     def forecast(self, market: Market) -> StudentT:
         """Law of the velocity of the next tick."""
