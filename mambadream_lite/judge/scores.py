@@ -30,13 +30,36 @@ def crps(samples: Tensor, x: Tensor) -> Tensor:
         samples: (M, ...) draws from the forecast, M >= 2.
         x: (...) what came.
     """
+    _check_draws(samples, x)
+    score = scoringrules.crps_ensemble(x.numpy(), samples.numpy(), m_axis=0, backend="numpy")
+    return torch.from_numpy(np.asarray(score))
+
+
+def energy_score(samples: Tensor, x: Tensor) -> Tensor:
+    """Energy score of whole vectors, E|X - x| - E|X - X'| / 2; lower is better.
+
+    The CRPS of several variables at once (Gneiting and Raftery, 2007, Eq. 22): it also judges
+    how they move together. Scale the features first, or the one with the largest unit decides.
+
+    Args:
+        samples: (M, ..., F) draws from the forecast, M >= 2.
+        x: (..., F) what came.
+
+    Returns:
+        (...) scores, in the unit of the features.
+    """
+    _check_draws(samples, x)
+    draws = samples.movedim(0, -2).numpy()  # (..., M, F)
+    score = scoringrules.es_ensemble(x.numpy(), draws, m_axis=-2, v_axis=-1, backend="numpy")
+    return torch.from_numpy(np.asarray(score))
+
+
+def _check_draws(samples: Tensor, x: Tensor) -> None:
     if samples.shape[1:] != x.shape or len(samples) < 2:
         raise ValueError(
             f"samples must have shape (M, *{tuple(x.shape)}) with M >= 2, got "
             f"{tuple(samples.shape)}"
         )
-    score = scoringrules.crps_ensemble(x.numpy(), samples.numpy(), m_axis=0, backend="numpy")
-    return torch.from_numpy(np.asarray(score))
 
 
 def block_mean(scores: Tensor, block: int) -> tuple[float, float]:

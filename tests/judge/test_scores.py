@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from mambadream_lite.judge import block_mean, crps, log_score, pit
+from mambadream_lite.judge import block_mean, crps, energy_score, log_score, pit
 from mambadream_lite.model import MixtureOfGaussians
 
 
@@ -85,3 +85,38 @@ def test_block_means_see_the_dependence_that_ticks_hide() -> None:
 def test_too_few_blocks_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^scores \(1, 100\) hold fewer than 8 blocks of 13"):
         block_mean(torch.zeros(1, 100), 13)
+
+
+def test_the_energy_score_is_its_definition() -> None:
+    """Against the two expectations computed pair by pair."""
+    draws = torch.randn(40, 5, 3, generator=torch.Generator().manual_seed(4)).double()
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(5)).double()
+    off = (draws - x).norm(dim=-1).mean(0)
+    apart = (draws[:, None] - draws[None]).norm(dim=-1).mean((0, 1))
+    assert energy_score(draws, x).tolist() == pytest.approx((off - 0.5 * apart).tolist())
+
+
+def test_the_energy_score_of_one_variable_is_the_crps() -> None:
+    draws = torch.randn(200, 7, generator=torch.Generator().manual_seed(6)).double()
+    x = torch.linspace(-2, 2, 7).double()
+    off = (draws - x).abs().mean(0)
+    apart = (draws[:, None] - draws[None]).abs().mean((0, 1))
+    assert crps(draws, x).tolist() == pytest.approx((off - 0.5 * apart).tolist())
+    one = energy_score(draws[..., None], x[..., None])
+    assert one.tolist() == pytest.approx(crps(draws, x).tolist())
+
+
+def test_the_energy_score_sees_a_wrong_correlation() -> None:
+    """Right margins, wrong dependence: no margin's CRPS can tell, the energy score does."""
+    generator = torch.Generator().manual_seed(7)
+    root = torch.linalg.cholesky(torch.tensor([[1.0, 0.9], [0.9, 1.0]]))
+    x = torch.randn(4000, 2, generator=generator) @ root.T
+    right = torch.randn(100, 4000, 2, generator=generator) @ root.T
+    wrong = torch.randn(100, 4000, 2, generator=generator)
+    lead = energy_score(wrong, x) - energy_score(right, x)
+    assert lead.mean() > 5 * lead.std() / len(lead) ** 0.5
+
+
+def test_draws_of_other_vectors_are_refused() -> None:
+    with pytest.raises(ValueError, match="samples must have shape"):
+        energy_score(torch.zeros(1, 4, 2), torch.zeros(4, 2))

@@ -5,7 +5,13 @@ import pytest
 from scipy.signal import lfilter
 
 from mambadream_lite.judge import stylised_facts
-from mambadream_lite.judge.stylised import Fact, excess_kurtosis, hill_index, leverage_effect
+from mambadream_lite.judge.stylised import (
+    Fact,
+    aggregational_gaussianity,
+    excess_kurtosis,
+    hill_index,
+    leverage_effect,
+)
 
 N = 8000
 
@@ -89,3 +95,17 @@ def test_a_series_that_cannot_be_judged_is_refused(r: np.ndarray) -> None:
         ValueError, match=r"^log_return must be finite with shape \(T,\), T >= 1000"
     ):
         stylised_facts(r, seed=0)
+
+
+@pytest.mark.parametrize("n", [5, 20])
+def test_sums_of_independent_returns_lose_their_kurtosis_as_one_over_n(n: int) -> None:
+    """Cumulants add: of n independent draws the excess kurtosis is a single one's over n."""
+    r = np.random.default_rng(9).gamma(0.5, size=400_000)  # excess kurtosis 6 / 0.5
+    assert aggregational_gaussianity(r, n) == pytest.approx(12 / n, rel=0.1)
+    assert aggregational_gaussianity(r, 1) == pytest.approx(excess_kurtosis(r))
+
+
+def test_clusters_keep_sums_from_becoming_gaussian() -> None:
+    level = lfilter([1], [1, -0.99], 0.1 * gaussian(seed=11))
+    r = np.exp(level) * gaussian(seed=12)
+    assert aggregational_gaussianity(r, 20) > 3 * excess_kurtosis(r) / 20
