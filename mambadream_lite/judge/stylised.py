@@ -62,8 +62,8 @@ def aggregational_gaussianity(r: np.ndarray, n: int) -> float:
 
 FACTS: dict[str, Callable[[np.ndarray], float]] = {
     "excess kurtosis": excess_kurtosis,
-    "kurtosis of 5-sums": lambda r: aggregational_gaussianity(r, 5),
-    "kurtosis of 20-sums": lambda r: aggregational_gaussianity(r, 20),
+    "kurtosis, 5-sum": lambda r: aggregational_gaussianity(r, 5),
+    "kurtosis, 20-sum": lambda r: aggregational_gaussianity(r, 20),
     "ACF r, lag 1": lambda r: autocorrelation(r, 1),
     "ACF |r|, lag 1": lambda r: autocorrelation(np.abs(r), 1),
     "ACF |r|, lag 10": lambda r: autocorrelation(np.abs(r), 10),
