@@ -36,7 +36,6 @@ PUBLIC = {
 # can be imported.
 COMING = {
     "TransformerWorldModel": "the baseline whose cost a tick grows, chapter 06",
-    "Ensemble": "models that disagree where they do not know, chapter 09",
     "DreamEnv": "a dream as a gymnasium environment, chapter 07",
     "MarketEnv": "a market as a gymnasium environment, chapter 07",
     "backtest": "utility with bootstrap intervals, chapter 11",

@@ -77,8 +77,12 @@ def archive_data() -> tuple[Market, Market]:
     return clean_archive(PARAMS, seed=TRAIN_SEED), clean_archive(PARAMS, seed=VAL_SEED, batches=1)
 
 
+HESTON_FIT = {"n_steps": 4000, "batch_size": 16, "window": 128}
 RECIPES = {
-    "heston": Recipe(heston_data, {}, {"n_steps": 4000, "batch_size": 16, "window": 128}),
+    "heston": Recipe(heston_data, {}, HESTON_FIT),
+    # two more members of an ensemble: other weights and windows, the same market
+    "heston-1": Recipe(heston_data, {}, HESTON_FIT, seed=1),
+    "heston-2": Recipe(heston_data, {}, HESTON_FIT, seed=2),
     "sp500": Recipe(
         sp500_data,
         # six years of days: a model of the full size forgets how to generalise within 100 steps

@@ -1,0 +1,174 @@
+"""Several world models as one: a joint forecast, and how far the members disagree (chapter 09).
+
+Members see the same ticks, each with its own hidden state. Their joint law is the mixture of
+their laws with equal weights: where they agree it is as sharp as one of them, where they do not
+it is honest about it. Disagreement can also end a dream (Chua et al., 2018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mambadream_lite.market.features import VELOCITY, VOLATILITY, Market
+from mambadream_lite.model.checkpoint import load_world_model
+from mambadream_lite.model.heads import MixtureOfGaussians
+from mambadream_lite.model.training import fit
+from mambadream_lite.model.world_model import Hidden, MambaWorldModel
+
+JUDGED = [VELOCITY, VOLATILITY]  # features on which members are compared: what a trader acts on
+
+
+class EnsembleLaw(MixtureOfGaussians):
+    """Equal mixture of the members' laws of the next tick, in raw units.
+
+    Attributes:
+        members: the laws of the members, same shapes.
+    """
+
+    def __init__(self, members: Sequence[MixtureOfGaussians]) -> None:
+        self.members = tuple(members)
+        shift, scale = members[0].shift, members[0].scale
+        weights, means, factors = [], [], []
+        for law in members:  # into the first member's scaled units
+            ratio = scale / law.scale
+            weights.append(law.log_weight)
+            means.append((law.component_mean * law.scale + law.shift - shift) / scale)
+            factors.append(law.precision_cholesky * ratio)  # columns: it acts on the residual
+        log_weight = torch.cat(weights, dim=-1)
+        log_weight = log_weight - torch.logsumexp(log_weight, dim=-1, keepdim=True)
+        super().__init__(
+            log_weight, torch.cat(means, dim=-2), torch.cat(factors, dim=-3), shift, scale
+        )
+
+    def __getitem__(self, index: object) -> EnsembleLaw:
+        """Index the leading (batch and time) dimensions of every member."""
+        return EnsembleLaw([law[index] for law in self.members])
+
+    @property
+    def disagreement(self) -> Tensor:
+        """How far the members' forecasts lie apart (...), >= 0; 0 where they are the same.
+
+        Root mean square, over velocity and volatility, of two spreads between members: that of
+        their means in units of their typical sd, and that of the logs of their sds. 0.1 is ten
+        per cent of a standard deviation.
+        """
+        mean = torch.stack([law.mean[..., JUDGED] for law in self.members])  # (M, ..., 2)
+        log_sd = torch.stack([law.stddev[..., JUDGED] for law in self.members]).log()
+        apart = mean.var(0, correction=0) / (2 * log_sd.mean(0)).exp()
+        wide = log_sd.var(0, correction=0)
+        return (apart + wide).mean(-1).sqrt()
+
+
+class Ensemble(nn.Module):
+    """World models that forecast together; it is called like one of them (chapter 09).
+
+    Args:
+        members: models with the same features, bar length and action, at least one.
+
+    Raises:
+        ValueError: no members, or members that do not see the same market.
+    """
+
+    def __init__(self, members: Sequence[MambaWorldModel]) -> None:
+        super().__init__()
+        if not members:
+            raise ValueError("members must hold at least one model, got none")
+        for name in ("d_input", "d_action"):
+            found = {m.config[name] for m in members}
+            if len(found) > 1:
+                raise ValueError(f"members must share {name}, got {sorted(found)}")
+        bars = [float(m.bar) for m in members]
+        if max(bars) / min(bars) > 1 + 1e-6:
+            raise ValueError(f"members must share the length of a bar, got {bars} years")
+        self.members = nn.ModuleList(members)
+
+    @classmethod
+    def load(cls, paths: Sequence[str | Path], *, device: str = "cpu") -> Ensemble:
+        """Read members that ``save_world_model`` wrote; frozen, in evaluation mode."""
+        return cls([load_world_model(path, device=device)[0] for path in paths]).eval()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Sizes of the first member; all share ``d_input`` and ``d_action``."""
+        return self.members[0].config
+
+    @property
+    def bar(self) -> Tensor:
+        """Length of a bar in years."""
+        return self.members[0].bar
+
+    @property
+    def velocity_unit(self) -> float:
+        """Log return of one unit of velocity."""
+        return self.members[0].velocity_unit
+
+    @property
+    def feature_mean(self) -> Tensor:
+        """The first member's; a joint law is kept in its scaled units."""
+        return self.members[0].feature_mean
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The first member's blocks."""
+        return self.members[0].blocks
+
+    def forward(
+        self, x: Tensor, hidden: Hidden | None = None, action: Tensor | None = None
+    ) -> tuple[EnsembleLaw, Tensor, Hidden]:
+        """As ``MambaWorldModel.forward``; the hidden states of all members stand in one tuple.
+
+        Returns:
+            The joint law, the mean of the members' expected rewards, and the new states.
+        """
+        laws, rewards, states, first = [], [], [], 0
+        for member in self.members:
+            last = first + len(member.blocks)
+            own = None if hidden is None else hidden[first:last]
+            law, reward, state = member(x, own, action)
+            laws.append(law)
+            rewards.append(reward)
+            states.extend(state)
+            first = last
+        return EnsembleLaw(laws), torch.stack(rewards).mean(0), tuple(states)
+
+
+def fit_ensemble(
+    build: Callable[[], MambaWorldModel],
+    train: Market | Sequence[Market],
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    **settings: Any,
+) -> Ensemble:
+    """Train one member a seed: its own weights, its own windows, and if you like its own data.
+
+    Members of different seeds on the same data share the data's errors; windows of different
+    years, or different feeds, do not.
+
+    Args:
+        build: makes an untrained model.
+        train: one market for all members, or one for each.
+        seeds: of the weights and of the windows that training draws.
+        settings: passed to ``fit``.
+    """
+    markets = [train] * len(seeds) if isinstance(train, Market) else list(train)
+    if len(markets) != len(seeds):
+        raise ValueError(f"train must be one market or {len(seeds)}, got {len(markets)}")
+    members = []
+    for seed, market in zip(seeds, markets, strict=True):
+        torch.manual_seed(seed)
+        member = build()
+        fit(member, market, seed=seed, **settings)
+        members.append(member)
+    return Ensemble(members).eval()
+
+
+def disagreement_halt(threshold: float) -> Callable[[Tensor, EnsembleLaw], Tensor]:
+    """A ``halt`` for ``dream``: True (N,) where the members disagree by more than ``threshold``."""
+    if not threshold > 0:
+        raise ValueError(f"threshold must be positive, got {threshold}")
+    return lambda features, law: law.disagreement > threshold
