@@ -26,6 +26,11 @@ export PLOTLY_RENDERER := plotly_mimetype
 # SVG files without the date of the run
 DATELESS := SOURCE_DATE_EPOCH=0
 
+# The real mamba-ssm, for one test that runs its code on CPU tensors. It stands apart: its compiled
+# scan is missing there, and other packages would take it for whole. Triton exists for Linux only.
+MAMBA_SSM := $(VENV)/mamba-ssm
+MAMBA_STAMP := $(if $(filter Linux,$(shell uname)),$(MAMBA_SSM)/installed)
+
 .PHONY: help book test lint unit notebooks site execute stamp lab clean
 
 help: ## List the targets
@@ -44,7 +49,7 @@ lint: $(STAMP) ## Check style, formatting and the direction of imports
 	@$(PY) -m ruff format --check --quiet .
 	@$(VENV)/bin/lint-imports --no-logo
 
-unit: $(STAMP) ## Run the unit tests and print their coverage
+unit: $(STAMP) $(MAMBA_STAMP) ## Run the unit tests and print their coverage
 	@$(PY) -m pytest tests --ignore tests/book -n 2 -q -rs --junitxml $(RESULTS)/unit.xml \
 	  --cov --cov-report term:skip-covered
 
@@ -79,4 +84,11 @@ $(STAMP): requirements.txt pyproject.toml
 	@if [ -n "$(NEWEST)" ]; then $(PY) -m pip install --quiet --upgrade --editable '.[book,test]'; else \
 	  $(PY) -m pip install --quiet --requirement requirements.txt && \
 	  $(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .; fi
+	@touch $@
+
+$(MAMBA_SSM)/installed: $(STAMP) requirements-mamba-ssm.txt
+	@echo "Installing mamba-ssm's own code into $(MAMBA_SSM), for its test."
+	@rm -rf $(MAMBA_SSM)
+	@MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE $(PY) -m pip install --quiet --no-deps \
+	  --no-build-isolation --target $(MAMBA_SSM) --requirement requirements-mamba-ssm.txt
 	@touch $@
