@@ -9,7 +9,8 @@ from mambadream_lite.model.ensemble import (
 )
 from mambadream_lite.model.heads import MixtureOfGaussians
 from mambadream_lite.model.mamba import Mamba, MambaState
-from mambadream_lite.model.training import History, evaluate, fit, sample_windows
+from mambadream_lite.model.run import History
+from mambadream_lite.model.training import evaluate, fit, sample_windows
 from mambadream_lite.model.world_model import Hidden, MambaWorldModel
 
 __all__ = [

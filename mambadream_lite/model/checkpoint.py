@@ -40,8 +40,6 @@ def save_world_model(
     """
     if (model.feature_mean == 0).all() and (model.feature_std == 1).all():
         raise ValueError("model has no scaler yet: call fit, or model.fit_scaler, before saving")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     header = {
         "format": FORMAT,
         "config": json.dumps(model.config),
@@ -49,6 +47,12 @@ def save_world_model(
         "metrics": json.dumps(metrics or {}),
     }
     data = save({k: v.contiguous() for k, v in model.state_dict().items()}, metadata=header)
+    return write_whole(Path(path), data)
+
+
+def write_whole(path: Path, data: bytes) -> Path:
+    """Write a file beside its place and move it there in one step; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -61,6 +65,19 @@ def save_world_model(
         Path(name).unlink(missing_ok=True)
         raise
     return path
+
+
+def read_tensors(path: Path, device: str | torch.device) -> tuple[dict[str, str], dict]:
+    """Header and tensors of a safetensors file; a ``ValueError`` if it is cut or none."""
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            header = file.metadata() or {}
+            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"path: {path} is truncated or not a safetensors file ({error}); train it again or "
+            "restore it"
+        ) from error
 
 
 def load_world_model(
@@ -79,15 +96,7 @@ def load_world_model(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"path: no checkpoint at {path}")
-    try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(
-            f"path: {path} is truncated or not a safetensors file ({error}); train it again or "
-            "restore it"
-        ) from error
+    header, tensors = read_tensors(path, device)
     if header.get("format") != FORMAT:
         raise ValueError(f"path: {path} is not a {FORMAT} checkpoint: {header.get('format')!r}")
     if tuple(json.loads(header["features"])) != FEATURES:

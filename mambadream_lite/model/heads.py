@@ -108,6 +108,16 @@ class MixtureOfGaussians:
         standardised = (z - self.component_mean) / self._component_variance().sqrt()
         return (self.log_weight.exp().unsqueeze(-1) * torch.special.ndtr(standardised)).sum(-2)
 
+    def margin_log_prob(self, x: Tensor) -> Tensor:
+        """Log density (..., F) of each feature alone, x (..., F) in raw units; nats."""
+        z = ((x - self.shift) / self.scale).unsqueeze(-2)
+        variance = self._component_variance()
+        log_component = -0.5 * (
+            (z - self.component_mean).square() / variance + (2 * math.pi * variance).log()
+        )
+        log_mixture = torch.logsumexp(self.log_weight.unsqueeze(-1) + log_component, dim=-2)
+        return log_mixture - self.scale.log()
+
     def _component_variance(self) -> Tensor:
         """Diagonal (..., K, F) of each component's covariance, in scaled units."""
         eye = torch.eye(self.scale.shape[0], device=self.scale.device)

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from mambadream_lite.market.features import VELOCITY, Market
+from mambadream_lite.market.features import Market
+from mambadream_lite.model.checkpoint import fingerprint
+from mambadream_lite.model.run import WARMUP, History, Run, score
 from mambadream_lite.model.world_model import MambaWorldModel
-
-WARMUP = 16  # ticks at the start of a window that are not scored: the state is still empty
-GRADIENT_CLIP = 1.0
-NO_DECAY = ("A_log", "D", "bias", "norm")  # parameters that weight decay must not touch
-
-
-@dataclass
-class History:
-    """What happened in a training run.
-
-    Attributes:
-        step: optimiser steps at which the entries below were taken.
-        log_score: mean training log score since the entry before, nats a tick.
-        val_step, val_log_score: the same on the held-out market.
-    """
-
-    step: list[int] = field(default_factory=list)
-    log_score: list[float] = field(default_factory=list)
-    val_step: list[int] = field(default_factory=list)
-    val_log_score: list[float] = field(default_factory=list)
 
 
 def fit(
@@ -48,6 +31,8 @@ def fit(
     seed: int = 0,
     val_every: int = 200,
     progress: bool = True,
+    resume: str | Path | None = None,
+    save_every: int = 200,
 ) -> History:
     """Train a world model on random windows of a market (chapter 04).
 
@@ -67,12 +52,17 @@ def fit(
         reward_weight: weight of the reward loss.
         seed: seed of the windows that are drawn.
         progress: show a progress bar.
+        resume: a file to keep the run in. Every ``save_every`` steps it is written, whole or
+            not at all; a run that finds it goes on from there and ends with the weights that
+            it would have had, to the bit on a CPU. It is deleted at the end.
+        save_every: steps between two writes of it.
 
     Returns:
         ``History`` of the log scores.
 
     Raises:
-        ValueError: paths (or their pieces between gaps) shorter than a window, a count below 1.
+        ValueError: paths (or their pieces between gaps) shorter than a window, a count below 1,
+            or a ``resume`` file of another run.
     """
     for name, value in (("n_steps", n_steps), ("batch_size", batch_size)):
         if value < 1:
@@ -84,57 +74,28 @@ def fit(
         )
     model.fit_scaler(train)
     model.train()
-    device = model.feature_mean.device
-    optimizer = torch.optim.AdamW(_groups(model, weight_decay), lr=lr, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=lr, total_steps=n_steps, pct_start=min(0.1, 50 / n_steps)
-    )
-    rng = np.random.default_rng(seed)
-    history, recent = History(), []
-    best_score, best_weights = -np.inf, None
+    run = Run.start(model, n_steps, lr, weight_decay, seed)
+    settings = [n_steps, batch_size, window, lr, weight_decay, reward_weight, seed, val_every]
+    identity = json.dumps([model.config, settings, fingerprint(train), val and fingerprint(val)])
+    if resume is not None and Path(resume).is_file():
+        run.load(Path(resume), identity)
     # tqdm's notebook bar forgets this variable, which keeps speeds out of stored outputs
     silent = not progress or bool(os.environ.get("TQDM_DISABLE"))
-    bar = tqdm(range(1, n_steps + 1), desc="fit", unit="step", disable=silent)
+    steps = range(run.step + 1, n_steps + 1)
+    bar = tqdm(steps, desc="fit", unit="step", disable=silent, initial=run.step, total=n_steps)
     for step in bar:
-        x = sample_windows(train, batch_size, window + 1, rng).to(device)
-        log_score, reward_error = score(model, x)
-        loss = -log_score.mean() + 0.5 * reward_weight * reward_error.mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_CLIP)
-        optimizer.step()
-        schedule.step()
-        recent.append(log_score.mean().item())
+        x = sample_windows(train, batch_size, window + 1, run.rng)
+        run.learn(x.to(model.feature_mean.device), reward_weight)
         if step % 20 == 0 or step == n_steps:
-            history.step.append(step)
-            history.log_score.append(float(np.mean(recent)))
-            recent.clear()
-            bar.set_postfix(log_score=f"{history.log_score[-1]:.3f}")
+            bar.set_postfix(log_score=f"{run.note():.3f}")
         if val is not None and (step % val_every == 0 or step == n_steps):
-            history.val_step.append(step)
-            history.val_log_score.append(evaluate(model, val, window=window))
-            if history.val_log_score[-1] > best_score:
-                best_score = history.val_log_score[-1]
-                best_weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    if best_weights is not None:
-        model.load_state_dict(best_weights)
-    model.eval()
-    return history
-
-
-def score(model: MambaWorldModel, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Log score, and squared reward error in predicted variances, of windows x (B, T + 1, F).
-
-    The first ``WARMUP`` predictions of a window are left out. Returns two (B, T - WARMUP).
-    """
-    law, reward, _ = model(x[:, :-1])
-    target = x[:, WARMUP + 1 :]
-    # the reward is a simple return; velocity times its unit is the log return
-    earned = torch.expm1(target[..., VELOCITY] * model.velocity_unit)
-    law = law[:, WARMUP:]
-    # in units of the forecast's own sd, or the wildest ticks alone would teach the mean
-    risk = law.stddev[..., VELOCITY].detach() * model.velocity_unit
-    return law.log_prob(target), ((reward[:, WARMUP:] - earned) / risk).square()
+            run.judge(evaluate(model, val, window=window))
+        if resume is not None and step % save_every == 0:
+            run.save(Path(resume), identity)
+    run.finish()
+    if resume is not None:
+        Path(resume).unlink(missing_ok=True)
+    return run.history
 
 
 @torch.no_grad()
@@ -164,14 +125,3 @@ def sample_windows(market: Market, n: int, length: int, rng: np.random.Generator
     return torch.stack(
         [market.features[p, s : s + length] for p, s in zip(path, start, strict=True)]
     )
-
-
-def _groups(model: MambaWorldModel, weight_decay: float) -> list[dict]:
-    decay, keep = [], []
-    for name, parameter in model.named_parameters():
-        skip = any(part in name for part in NO_DECAY)
-        (keep if skip else decay).append(parameter)
-    return [
-        {"params": decay, "weight_decay": weight_decay},
-        {"params": keep, "weight_decay": 0.0},
-    ]

@@ -105,6 +105,20 @@ def test_cdf_counts_the_samples_below(draws) -> None:
         assert torch.allclose(law.cdf(point), torch.full((FEATURES,), q), atol=2.5 / N**0.5)
 
 
+def test_the_density_of_a_margin_is_that_of_a_mixture_of_its_own() -> None:
+    law = make_law()
+    x = SHIFT + SCALE * torch.linspace(-4, 4, 9)[:, None]
+    found = law.margin_log_prob(x)
+    known = reference(law)
+    variance = known.component_distribution.covariance_matrix.diagonal(dim1=-2, dim2=-1)
+    for i in range(FEATURES):
+        parts = Normal(law.component_mean[:, i].double(), variance[:, i].sqrt())
+        margin = MixtureSameFamily(known.mixture_distribution, parts)
+        z = ((x[:, i] - SHIFT[i]) / SCALE[i]).double()
+        expected = margin.log_prob(z) - SCALE[i].double().log()
+        assert torch.allclose(found[:, i].double(), expected, atol=1e-4)
+
+
 def test_a_generator_fixes_the_draws() -> None:
     law = make_law((50,))
     first, again, other = (law.sample(generator=generator(s)) for s in (3, 3, 4))
