@@ -5,7 +5,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
@@ -377,7 +377,9 @@ def test_a_liquidation_forfeits_what_was_left_and_a_debt_is_written_off() -> Non
     assert debt.equity.item() == 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(
+    max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 @given(
     leverage=st.floats(-100, 100),
     target=st.floats(-100, 100),

@@ -19,7 +19,7 @@ HEADER = (
 START = 1_609_459_200_000  # 1 January 2021, milliseconds
 MINUTE = 60_000
 ANY_FILE = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 
 

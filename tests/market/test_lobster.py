@@ -12,7 +12,7 @@ from mambadream_lite.market import Market, load_lobster
 
 OPEN = 34_200  # seconds after midnight
 ANY_FILE = settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 
 
