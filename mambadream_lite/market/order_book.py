@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.polynomial.hermite_e import hermegauss
 from scipy.integrate import quad
 from scipy.signal import lfilter
 from scipy.special import expit, ndtr
@@ -60,6 +61,24 @@ class Edge:
         # |I| is half-normal; over the whole line the kink at 0 would cost a quadrature its accuracy
         total, _ = quad(lambda x: expit(self.strength * x) * np.exp(-0.5 * x * x), 0, np.inf)
         return float(np.sqrt(2 / np.pi) * total)
+
+    def r_squared(self, rho: float) -> float:
+        """Share of the variance of the next return, in units of its own sd, that I explains."""
+        return self._lagged(rho, 0)
+
+    def acf1(self, rho: float) -> float:
+        """Correlation of a return with the next one, in units of their sds: I lives on."""
+        return self._lagged(rho, 1)
+
+    def _lagged(self, rho: float, lag: int) -> float:
+        """(1 - rho^2) E[m(I_t) m(I_{t + lag})] with m = ``shock_mean``, by quadrature."""
+        nodes, weights = hermegauss(80)
+        weights = weights / weights.sum()
+        kept = self.persistence**lag
+        later = kept * nodes[:, None] + np.sqrt(1 - kept**2) * nodes  # (I_t, noise): I_{t + lag}
+        product = self.shock_mean(nodes) * (self.shock_mean(later) @ weights)
+        same = self.shock_mean(nodes) ** 2
+        return float((1 - rho**2) * weights @ (product if lag else same))
 
     def value(self, rho: float) -> float:
         """What knowing I is worth to a forecast of the next return: nats a tick (chapter 02).

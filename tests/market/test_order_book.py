@@ -109,3 +109,27 @@ def test_a_small_edge_is_worth_its_square() -> None:
     assert Edge(strength=0.0).value(-0.7) == 0
     with pytest.raises(ValueError, match="rho must lie"):
         Edge().value(1.0)
+
+
+@pytest.mark.parametrize(("strength", "rho"), [(1.0, -0.7), (3.0, 0.0), (0.5, 0.3)])
+def test_r_squared_and_memory_of_returns_are_as_declared(strength: float, rho: float) -> None:
+    """By Monte Carlo: returns in units of their sd, tilted by the imbalance before them."""
+    edge, rng = Edge(strength=strength), np.random.default_rng(8)
+    n_paths, n = 200, 5000
+    imbalance = imbalance_path(edge, n_paths, n, rng)[:, :-1]
+    own = edge.tilt(rng.standard_normal((n_paths, n)), imbalance, rng.random((n_paths, n)))
+    x = rho * rng.standard_normal((n_paths, n)) + np.sqrt(1 - rho**2) * own
+    told = np.sqrt(1 - rho**2) * edge.shock_mean(imbalance)
+    for product, expected in (
+        (told * x, edge.r_squared(rho)),
+        (x[:, 1:] * x[:, :-1], edge.acf1(rho)),
+    ):
+        per_path = product.mean(1)
+        error = per_path.std() / n_paths**0.5
+        assert error < 0.1 * expected
+        assert abs(per_path.mean() - expected) < 4 * error
+
+
+def test_a_small_edge_is_remembered_as_its_imbalance_is() -> None:
+    edge = Edge(strength=0.01, persistence=0.8)
+    assert edge.acf1(-0.7) / edge.r_squared(-0.7) == pytest.approx(0.8, rel=1e-3)
