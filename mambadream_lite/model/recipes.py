@@ -24,7 +24,7 @@ from mambadream_lite.market import (
     stationary_variance,
 )
 from mambadream_lite.market.archive import clean_archive
-from mambadream_lite.model.checkpoint import fingerprint, save_world_model
+from mambadream_lite.model.checkpoint import fingerprint, load_world_model, save_world_model
 from mambadream_lite.model.training import evaluate, fit
 from mambadream_lite.model.world_model import MambaWorldModel
 
@@ -44,13 +44,13 @@ class Recipe:
     Attributes:
         data: returns the training and the validation market.
         model: arguments of ``MambaWorldModel``.
-        fit: arguments of ``fit``.
+        stages: arguments of ``fit``, called once for each, one after the other.
         seed: of the initial weights and of the windows.
     """
 
     data: Callable[[], tuple[Market, Market]]
     model: dict
-    fit: dict
+    stages: tuple[dict, ...]
     seed: int = 0
 
 
@@ -60,9 +60,9 @@ def heston_market(n_paths: int, n_steps: int, seed: int) -> Market:
     return make_heston_market(PARAMS, n_paths, n_steps, seed=seed, v0=v0)
 
 
-def heston_data() -> tuple[Market, Market]:
-    """200 paths of about a year to train on, 16 short ones to validate on."""
-    return heston_market(200, 20_000, TRAIN_SEED), heston_market(16, 2_049, VAL_SEED)
+def heston_data(n_paths: int = 200) -> tuple[Market, Market]:
+    """Paths of about a year to train on, 16 short ones to validate on."""
+    return heston_market(n_paths, 20_000, TRAIN_SEED), heston_market(16, 2_049, VAL_SEED)
 
 
 def sp500_data() -> tuple[Market, Market]:
@@ -77,43 +77,62 @@ def archive_data() -> tuple[Market, Market]:
     return clean_archive(PARAMS, seed=TRAIN_SEED), clean_archive(PARAMS, seed=VAL_SEED, batches=1)
 
 
-HESTON_FIT = {"n_steps": 4000, "batch_size": 16, "window": 128}
+# Short windows teach the next tick; long ones what the state must hold on to, without which the
+# volatility of a long dream drifts (chapter 05).
+HESTON_STAGES = (
+    {"n_steps": 4000, "batch_size": 16, "window": 128},
+    {"n_steps": 1000, "batch_size": 4, "window": 1024, "lr": 1e-3},
+)
 RECIPES = {
-    "heston": Recipe(heston_data, {}, HESTON_FIT),
+    "heston": Recipe(heston_data, {}, HESTON_STAGES),
     # two more members of an ensemble: other weights and windows, the same market
-    "heston-1": Recipe(heston_data, {}, HESTON_FIT, seed=1),
-    "heston-2": Recipe(heston_data, {}, HESTON_FIT, seed=2),
+    "heston-1": Recipe(heston_data, {}, HESTON_STAGES, seed=1),
+    "heston-2": Recipe(heston_data, {}, HESTON_STAGES, seed=2),
     "sp500": Recipe(
         sp500_data,
         # six years of days: a model of the full size forgets how to generalise within 100 steps
         {"d_model": 32, "d_state": 16, "n_components": 3},
-        {
-            "n_steps": 400,
-            "batch_size": 16,
-            "window": 64,
-            "lr": 5e-4,
-            "weight_decay": 0.1,
-            "val_every": 20,
-        },
+        (
+            {
+                "n_steps": 400,
+                "batch_size": 16,
+                "window": 64,
+                "lr": 5e-4,
+                "weight_decay": 0.1,
+                "val_every": 20,
+            },
+        ),
     ),
-    "archive": Recipe(archive_data, {}, {"n_steps": 2000, "batch_size": 16, "window": 128}),
+    "archive": Recipe(archive_data, {}, ({"n_steps": 2000, "batch_size": 16, "window": 128},)),
 }
 
 
-def make(name: str, path: Path, *, progress: bool = True) -> dict:
-    """Train one recipe and write its checkpoint; returns the metrics stored with it."""
-    recipe = RECIPES[name]
+def make(
+    name: str, recipe: Recipe, path: Path, *, base: Path | None = None, progress: bool = True
+) -> dict:
+    """Train by a recipe and write the checkpoint; returns the metrics stored with it.
+
+    Args:
+        name: kept in the metrics.
+        recipe: what to do.
+        path: of the checkpoint.
+        base: a checkpoint to start from; fresh weights if None.
+        progress: show a progress bar.
+    """
     train, val = recipe.data()
     torch.manual_seed(recipe.seed)
     model = MambaWorldModel(**recipe.model)
-    history = fit(model, train, val=val, seed=recipe.seed, progress=progress, **recipe.fit)
+    if base is not None:
+        model = load_world_model(base)[0].requires_grad_(True)
+    for stage in recipe.stages:
+        history = fit(model, train, val=val, seed=recipe.seed, progress=progress, **stage)
     metrics = {
         "recipe": name,
         "seed": recipe.seed,
         "train_ticks": train.features[..., 0].numel(),
         "train_fingerprint": fingerprint(train),
         "val_fingerprint": fingerprint(val),
-        "val_log_score": round(evaluate(model, val, window=recipe.fit["window"]), 4),
+        "val_log_score": round(evaluate(model, val, window=recipe.stages[-1]["window"]), 4),
         "best_step": history.val_step[history.val_log_score.index(max(history.val_log_score))],
         "torch": torch.__version__.split("+")[0],
     }
@@ -128,7 +147,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="default: data/NAME.safetensors")
     args = parser.parse_args()
     torch.set_num_threads(1)  # matrices this small lose more to a second thread than they gain
-    print(make(args.name, args.out or Path("data") / f"{args.name}.safetensors"))
+    out = args.out or Path("data") / f"{args.name}.safetensors"
+    print(make(args.name, RECIPES[args.name], out))
 
 
 if __name__ == "__main__":
