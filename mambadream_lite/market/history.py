@@ -8,7 +8,6 @@ features are therefore proxies, and the returned ``Market`` names them.
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import torch
 
 from mambadream_lite.market.features import Market, velocity_unit
@@ -42,31 +41,57 @@ def load_sp500() -> Market:
     spx, ndq = sp500.load(), nasdaq.load()
     if not spx.index.equals(ndq.index):
         raise ValueError("arch.data.sp500 and arch.data.nasdaq no longer cover the same days")
-    unit = velocity_unit(DAY)
-    returns = np.log(spx["Close"]).diff()
-    span = spx["High"] - spx["Low"]
-    columns = {
-        "velocity": returns / unit,
-        "volatility": np.log(_range_volatility(spx)),
-        "imbalance": 2 * (spx["Close"] - spx["Low"]) / span - 1,
-        "log_spread": np.log(_range_volatility(ndq)),
-        "log_volume": np.log(spx["Volume"] / spx["Volume"].rolling(VOLUME_WINDOW).mean()),
-        "signed_flow": (np.log(ndq["Close"]).diff() - returns) / unit,
-    }
-    table = pd.DataFrame(columns).iloc[VOLUME_WINDOW:]
-    bars = spx.loc[table.index]
+    features = daily_features(
+        *(spx[name].to_numpy(dtype=np.float64) for name in ("Close", "High", "Low", "Volume")),
+        *(ndq[name].to_numpy(dtype=np.float64) for name in ("Close", "High", "Low")),
+    )
+    bars = spx.iloc[VOLUME_WINDOW:]
     close = spx["Close"].iloc[VOLUME_WINDOW - 1 :]
     return Market(
-        features=torch.tensor(table.to_numpy(), dtype=torch.float32)[None],
+        features=torch.tensor(features, dtype=torch.float32)[None],
         price=torch.tensor(close.to_numpy())[None],
         high=torch.tensor(bars["High"].to_numpy())[None],
         low=torch.tensor(bars["Low"].to_numpy())[None],
         bar=DAY,
-        time=table.index.to_numpy().astype("datetime64[D]"),
+        time=bars.index.to_numpy().astype("datetime64[D]"),
         proxies=SP500_PROXIES,
     )
 
 
-def _range_volatility(bars: pd.DataFrame) -> pd.Series:
+def daily_features(
+    close: np.ndarray,
+    high: np.ndarray,
+    low: np.ndarray,
+    volume: np.ndarray,
+    other_close: np.ndarray,
+    other_high: np.ndarray,
+    other_low: np.ndarray,
+) -> np.ndarray:
+    """The six features of ``load_sp500`` from daily bars of two assets.
+
+    Args:
+        close, high, low, volume: (..., T) of the asset.
+        other_close, other_high, other_low: (..., T) of the second one.
+
+    Returns:
+        (..., T - 60, 6), from the first day on that has a 60-day mean of volume behind it.
+    """
+    unit = velocity_unit(DAY)
+    returns = np.diff(np.log(close), axis=-1)
+    other_returns = np.diff(np.log(other_close), axis=-1)
+    usual = np.lib.stride_tricks.sliding_window_view(volume, VOLUME_WINDOW, axis=-1).mean(-1)
+    recent = slice(VOLUME_WINDOW, None)
+    columns = (
+        returns[..., VOLUME_WINDOW - 1 :] / unit,
+        np.log(_range_volatility(high, low))[..., recent],
+        (2 * (close - low) / (high - low) - 1)[..., recent],
+        np.log(_range_volatility(other_high, other_low))[..., recent],
+        np.log(volume[..., recent] / usual[..., 1:]),
+        (other_returns - returns)[..., VOLUME_WINDOW - 1 :] / unit,
+    )
+    return np.stack(columns, axis=-1)
+
+
+def _range_volatility(high: np.ndarray, low: np.ndarray) -> np.ndarray:
     """Parkinson (1980): sd per year from the day's high-low range."""
-    return np.log(bars["High"] / bars["Low"]) / np.sqrt(4 * np.log(2) * DAY)
+    return np.log(high / low) / np.sqrt(4 * np.log(2) * DAY)

@@ -81,7 +81,7 @@ def archive_data() -> tuple[Market, Market]:
 # volatility of a long dream drifts (chapter 05).
 HESTON_STAGES = (
     {"n_steps": 4000, "batch_size": 16, "window": 128},
-    {"n_steps": 1000, "batch_size": 4, "window": 1024, "lr": 1e-3},
+    {"n_steps": 1200, "batch_size": 4, "window": 1024, "lr": 7e-4},
 )
 RECIPES = {
     "heston": Recipe(heston_data, {}, HESTON_STAGES),

@@ -28,6 +28,7 @@ def fit(
     lr: float = 3e-3,
     weight_decay: float = 0.01,
     reward_weight: float = 0.2,
+    keep_scaler: bool = False,
     seed: int = 0,
     val_every: int = 200,
     progress: bool = True,
@@ -42,7 +43,7 @@ def fit(
     With ``val``, the weights that scored best there are the ones the model ends with.
 
     Args:
-        model: changed in place; its scaler is fitted on ``train``.
+        model: changed in place; its scaler is fitted on ``train`` unless it is kept.
         train: training market; no window crosses from one path to another.
         n_steps: optimiser steps.
         val: held-out market, scored every ``val_every`` steps and at the end.
@@ -50,6 +51,7 @@ def fit(
         lr: peak learning rate.
         weight_decay: on matrices only.
         reward_weight: weight of the reward loss.
+        keep_scaler: for a model that was trained before, on a larger market of the same bars.
         seed: seed of the windows that are drawn.
         progress: show a progress bar.
         resume: a file to keep the run in. Every ``save_every`` steps it is written, whole or
@@ -72,7 +74,8 @@ def fit(
             f"window must lie between {WARMUP + 1} and the {train.features.shape[1] - 1} ticks "
             f"of a training path, got {window}"
         )
-    model.fit_scaler(train)
+    if not keep_scaler:
+        model.fit_scaler(train)
     model.train()
     run = Run.start(model, n_steps, lr, weight_decay, seed)
     settings = [n_steps, batch_size, window, lr, weight_decay, reward_weight, seed, val_every]
