@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from mambadream_lite.judge.drift import volatility_drift
 from mambadream_lite.judge.limit import WARMUP, limit_gap
 from mambadream_lite.market import bayes_filter
-from mambadream_lite.market.benchmark import machine, write_json
+from mambadream_lite.market.benchmark import machine, rounded, write_json
 from mambadream_lite.model import load_world_model
 from mambadream_lite.model.recipes import (
     HESTON_STAGES,
@@ -83,11 +83,6 @@ def main() -> None:
             "rows": sorted(done, key=lambda r: (-r["paths"], r["seed"], r["stage"] == STAGES[1])),
         }
         write_json(args.out, content)
-
-
-def rounded(values: dict) -> dict:
-    """Six digits behind the point are more than a standard error leaves."""
-    return {k: round(v, 6) for k, v in values.items()}
 
 
 if __name__ == "__main__":

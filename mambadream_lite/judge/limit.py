@@ -16,7 +16,7 @@ import torch
 
 from mambadream_lite.judge.scores import block_mean
 from mambadream_lite.market import Filtered, Garch, Market, bayes_filter
-from mambadream_lite.market.benchmark import machine, write_json
+from mambadream_lite.market.benchmark import machine, rounded, write_json
 from mambadream_lite.market.features import VELOCITY
 from mambadream_lite.model import Ensemble, MambaWorldModel
 from mambadream_lite.model.recipes import PARAMS, TEST_SEED, heston_market
@@ -87,7 +87,7 @@ def main() -> None:
         models["ensemble"] = Ensemble(list(models.values()))
     rows = {}
     for name, model in models.items():
-        rows[name] = {k: round(v, 6) for k, v in asdict(limit_gap(model, market, best)).items()}
+        rows[name] = rounded(asdict(limit_gap(model, market, best)))
     garch = Garch.fit(heston_market(5, 20_000, TEST_SEED + 1), asymmetric=True).forecast(market)
     short = garch.log_prob(market.features[:, 1:, VELOCITY].double())
     gap, error = block_mean((best.velocity_score[:, 1:] - short)[:, WARMUP:], BLOCK)

@@ -62,7 +62,7 @@ def make_daily_worlds(n_worlds: int, n_days: int, *, seed: int, progress: bool =
         raise ValueError(f"n_worlds and n_days must be at least 1, got {n_worlds} and {n_days}")
     worlds = [
         _world(n_days + VOLUME_WINDOW, np.random.default_rng([seed, i]))
-        for i in tqdm(range(n_worlds), desc="worlds", disable=not progress)
+        for i in tqdm(range(n_worlds), desc="worlds", disable=None if progress else True)
     ]
     features, close, high, low = (np.concatenate(part) for part in zip(*worlds, strict=True))
     return Market(

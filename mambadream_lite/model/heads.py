@@ -154,7 +154,9 @@ class MixtureHead(nn.Module):
 
     def forward(self, y: Tensor, z: Tensor, shift: Tensor, scale: Tensor) -> MixtureOfGaussians:
         """Hidden features y (..., D) and scaled input z (..., F) to the next tick's law."""
-        logits, mean, log_diag, lower = (self.out(y) + self.skip(z)).split(self.sizes, dim=-1)
+        logits, mean, log_diag, lower = (
+            (self.out(y) + self.skip(z)).float().split(self.sizes, dim=-1)
+        )
         shape = (*logits.shape, self.d_input)
         weight = torch.softmax(logits, dim=-1)
         weight = MIN_WEIGHT + (1 - self.n_components * MIN_WEIGHT) * weight
@@ -177,7 +179,7 @@ class LinearHead(nn.Module):
 
     def forward(self, y: Tensor, z: Tensor, shift: Tensor, scale: Tensor) -> MixtureOfGaussians:
         """Hidden features y (..., D) to a unit Gaussian around the predicted tick."""
-        mean = self.out(y)
+        mean = self.out(y).float()
         factor = torch.eye(mean.shape[-1], device=mean.device).expand(*mean.shape[:-1], 1, -1, -1)
         log_weight = mean.new_zeros(*mean.shape[:-1], 1)
         return MixtureOfGaussians(log_weight, mean.unsqueeze(-2), factor, shift, scale)

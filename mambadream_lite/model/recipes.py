@@ -24,13 +24,14 @@ from mambadream_lite.market import (
     stationary_variance,
 )
 from mambadream_lite.market.archive import clean_archive
+from mambadream_lite.market.worlds import make_daily_worlds
 from mambadream_lite.model.checkpoint import fingerprint, load_world_model, save_world_model
 from mambadream_lite.model.training import evaluate, fit
 from mambadream_lite.model.world_model import MambaWorldModel
 
 PARAMS = HestonParams()  # the book's market
 SP500_SPLIT = ("1999-01-01", "2005-01-01", "2007-01-01", "2019-01-01")  # train, validate, test
-TRAIN_SEED, VAL_SEED, TEST_SEED, CONTRACT_SEED = 101, 102, 103, 104
+TRAIN_SEED, VAL_SEED, TEST_SEED, CONTRACT_SEED, WORLDS_SEED = 101, 102, 103, 104, 201
 # VolatilityContract.fit(heston_market(4000, 1200, CONTRACT_SEED), PARAMS), rounded; half a minute
 CONTRACT = VolatilityContract(
     gain=0.0155, fear=-0.0064, jolt=0.00135, pull=PARAMS.kappa / BARS_PER_YEAR, level=PARAMS.theta
@@ -46,12 +47,14 @@ class Recipe:
         model: arguments of ``MambaWorldModel``.
         stages: arguments of ``fit``, called once for each, one after the other.
         seed: of the initial weights and of the windows.
+        base: the recipe whose model it starts from; None for fresh weights.
     """
 
     data: Callable[[], tuple[Market, Market]]
     model: dict
     stages: tuple[dict, ...]
     seed: int = 0
+    base: str | None = None
 
 
 def heston_market(n_paths: int, n_steps: int, seed: int) -> Market:
@@ -72,6 +75,12 @@ def sp500_data() -> tuple[Market, Market]:
     return market.between(start, train_end), market.between(train_end, val_end)
 
 
+def worlds_data() -> tuple[Market, Market]:
+    """Daily bars of 512 random Heston worlds, 8,000 years, to train on; 8 others to validate."""
+    train = make_daily_worlds(512, 1000, seed=WORLDS_SEED, progress=True)
+    return train, make_daily_worlds(8, 1000, seed=WORLDS_SEED + 1)
+
+
 def archive_data() -> tuple[Market, Market]:
     """A cleaned archive of Heston storms (planted, chapter 08) to train and to validate on."""
     return clean_archive(PARAMS, seed=TRAIN_SEED), clean_archive(PARAMS, seed=VAL_SEED, batches=1)
@@ -83,14 +92,33 @@ HESTON_STAGES = (
     {"n_steps": 4000, "batch_size": 16, "window": 128},
     {"n_steps": 1200, "batch_size": 4, "window": 1024, "lr": 7e-4},
 )
+SMALL = {"d_model": 64, "d_state": 16, "n_components": 4}  # for the few thousand days there are
 RECIPES = {
     "heston": Recipe(heston_data, {}, HESTON_STAGES),
     # two more members of an ensemble: other weights and windows, the same market
     "heston-1": Recipe(heston_data, {}, HESTON_STAGES, seed=1),
     "heston-2": Recipe(heston_data, {}, HESTON_STAGES, seed=2),
+    "worlds": Recipe(
+        worlds_data, SMALL, ({"n_steps": 5000, "batch_size": 16, "window": 256, "val_every": 500},)
+    ),
     "sp500": Recipe(
         sp500_data,
-        # six years of days: a model of the full size forgets how to generalise within 100 steps
+        SMALL,
+        (
+            {
+                "n_steps": 400,
+                "batch_size": 16,
+                "window": 128,
+                "lr": 1e-4,
+                "val_every": 20,
+                "keep_scaler": True,
+            },
+        ),
+        base="worlds",
+    ),
+    # the same days without the worlds, for comparison (chapter 04); not shipped
+    "sp500-alone": Recipe(
+        sp500_data,
         {"d_model": 32, "d_state": 16, "n_components": 3},
         (
             {
@@ -147,8 +175,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="default: data/NAME.safetensors")
     args = parser.parse_args()
     torch.set_num_threads(1)  # matrices this small lose more to a second thread than they gain
+    recipe = RECIPES[args.name]
     out = args.out or Path("data") / f"{args.name}.safetensors"
-    print(make(args.name, RECIPES[args.name], out))
+    base = Path("data") / f"{recipe.base}.safetensors" if recipe.base else None
+    print(make(args.name, recipe, out, base=base))
 
 
 if __name__ == "__main__":

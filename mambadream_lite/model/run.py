@@ -70,9 +70,10 @@ class Run:
         )
         return cls(model, optimizer, schedule, np.random.default_rng(seed))
 
-    def learn(self, x: Tensor, reward_weight: float) -> None:
+    def learn(self, x: Tensor, reward_weight: float, mixed_precision: bool = False) -> None:
         """One optimiser step on windows x (B, T + 1, F)."""
-        log_score, reward_error = score(self.model, x)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=mixed_precision):
+            log_score, reward_error = score(self.model, x)
         loss = -log_score.mean() + 0.5 * reward_weight * reward_error.mean()
         self.optimizer.zero_grad()
         loss.backward()

@@ -29,6 +29,7 @@ def fit(
     weight_decay: float = 0.01,
     reward_weight: float = 0.2,
     keep_scaler: bool = False,
+    mixed_precision: bool = False,
     seed: int = 0,
     val_every: int = 200,
     progress: bool = True,
@@ -52,6 +53,9 @@ def fit(
         weight_decay: on matrices only.
         reward_weight: weight of the reward loss.
         keep_scaler: for a model that was trained before, on a larger market of the same bars.
+        mixed_precision: matrix products in bfloat16, everything that adds up over time (the
+            hidden state, the residual stream, the likelihood) in float32. For a GPU; on a CPU
+            it is right but slow.
         seed: seed of the windows that are drawn.
         progress: show a progress bar.
         resume: a file to keep the run in. Every ``save_every`` steps it is written, whole or
@@ -79,6 +83,7 @@ def fit(
     model.train()
     run = Run.start(model, n_steps, lr, weight_decay, seed)
     settings = [n_steps, batch_size, window, lr, weight_decay, reward_weight, seed, val_every]
+    settings += [keep_scaler, mixed_precision]
     identity = json.dumps([model.config, settings, fingerprint(train), val and fingerprint(val)])
     if resume is not None and Path(resume).is_file():
         run.load(Path(resume), identity)
@@ -88,7 +93,7 @@ def fit(
     bar = tqdm(steps, desc="fit", unit="step", disable=silent, initial=run.step, total=n_steps)
     for step in bar:
         x = sample_windows(train, batch_size, window + 1, run.rng)
-        run.learn(x.to(model.feature_mean.device), reward_weight)
+        run.learn(x.to(model.feature_mean.device), reward_weight, mixed_precision)
         if step % 20 == 0 or step == n_steps:
             bar.set_postfix(log_score=f"{run.note():.3f}")
         if val is not None and (step % val_every == 0 or step == n_steps):

@@ -116,7 +116,8 @@ class MambaWorldModel(nn.Module):
         """
         self._check(x, action)
         z = ((x - self.feature_mean) / self.feature_std).clamp(-INPUT_LIMIT, INPUT_LIMIT)
-        y = self.embed(z if action is None else torch.cat([z, action], dim=-1))
+        # float32 under mixed precision too: what is added up over layers must not be rounded
+        y = self.embed(z if action is None else torch.cat([z, action], dim=-1)).float()
         single = x.ndim == 2
         states = []
         for i, (norm, block) in enumerate(zip(self.norms, self.blocks, strict=True)):
@@ -131,7 +132,7 @@ class MambaWorldModel(nn.Module):
         next_features = self.head(y, z, self.feature_mean, self.feature_std)
         # the reward is read in units of its own risk, which it must not teach
         risk = next_features.stddev[..., VELOCITY].detach() * self.velocity_unit
-        reward = self.reward_head(torch.cat([y, z], dim=-1)).squeeze(-1) * risk
+        reward = self.reward_head(torch.cat([y, z], dim=-1)).float().squeeze(-1) * risk
         return next_features, reward, tuple(states)
 
     def _check(self, x: Tensor, action: Tensor | None) -> None:

@@ -60,6 +60,30 @@ def test_two_runs_with_one_seed_agree_to_the_bit(market: Market) -> None:
         assert torch.equal(a, b)
 
 
+def test_mixed_precision_learns_what_float32_learns(market: Market) -> None:
+    exact, mixed = small_model(), small_model()
+    train(exact, market, n_steps=60)
+    train(mixed, market, n_steps=60, mixed_precision=True)
+    assert any((a != b).any() for a, b in zip(exact.parameters(), mixed.parameters(), strict=True))
+    assert evaluate(mixed, market) == pytest.approx(evaluate(exact, market), abs=0.05)
+
+
+def test_mixed_precision_keeps_what_adds_up_in_float32(market: Market) -> None:
+    model = small_model()
+    model.fit_scaler(market)
+    x = market.features[:, :40]
+    with torch.no_grad():
+        exact, reward, hidden = model(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            law, mixed_reward, mixed_hidden = model(x)
+    assert next(model.parameters()).dtype == torch.float32
+    assert mixed_reward.dtype == law.component_mean.dtype == torch.float32
+    for state, known in zip(mixed_hidden, hidden, strict=True):
+        assert state.ssm.dtype == torch.float32
+        torch.testing.assert_close(state.ssm, known.ssm, rtol=0.05, atol=0.02)
+    assert (law.stddev / exact.stddev - 1).abs().max() < 0.05
+
+
 def test_the_seed_draws_the_windows(market: Market) -> None:
     first, other = small_model(), small_model()
     train(first, market)
@@ -144,6 +168,17 @@ def test_the_scaler_is_fitted_on_training_data_alone(market: Market) -> None:
     train(model, market, val=other)
     expected = market.features.reshape(-1, 6).mean(0)
     assert torch.allclose(model.feature_mean, expected, atol=1e-4)
+
+
+def test_a_scaler_can_be_kept(market: Market) -> None:
+    model = small_model()
+    model.fit_scaler(market)
+    mean = model.feature_mean.clone()
+    other = replace(market, features=market.features + 1)
+    train(model, other, n_steps=1, keep_scaler=True)
+    assert torch.equal(model.feature_mean, mean)
+    train(model, other, n_steps=1)
+    assert not torch.equal(model.feature_mean, mean)
 
 
 @pytest.mark.parametrize(
