@@ -6,12 +6,18 @@ feed it back. The state has constant size, so tick 1,000 of a dream costs what t
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
+import torch.nn.functional as nnf
 from torch import Tensor
+from tqdm.auto import tqdm
 
+from mambadream_lite.dream.halt import Halt
+from mambadream_lite.dream.noise import Noise, check_room
 from mambadream_lite.market.features import (
     VELOCITY,
     VOLATILITY,
@@ -19,13 +25,14 @@ from mambadream_lite.market.features import (
     bar_extremes,
     check_features,
 )
-from mambadream_lite.model.heads import MixtureOfGaussians
+from mambadream_lite.model.ensemble import Ensemble
 from mambadream_lite.model.mamba import MambaState
 from mambadream_lite.model.world_model import Hidden, MambaWorldModel
 
-CHUNK = 1024  # dreams advanced together: their states fit the memory that a CPU reuses
+TILE, GPU_TILE = 128, 65_536  # dreams advanced together: a CPU's cache holds 128 states
+ROWS = 8  # a tile is filled up to a multiple of this
+LONG = 5_000_000  # ticks in all, from which on a progress bar is shown
 
-Halt = Callable[[Tensor, MixtureOfGaussians], Tensor]
 Actions = Tensor | Callable[[Tensor, int], Tensor]
 
 
@@ -102,6 +109,10 @@ def observe(model: MambaWorldModel, context: Market | Tensor) -> Belief:
     Raises:
         ValueError: wrong features or bar length, values that are not finite, too few ticks, a gap.
     """
+    return _observe(model, context)
+
+
+def _observe(model: MambaWorldModel | Ensemble, context: Market | Tensor) -> Belief:
     if isinstance(context, Market):
         trained, given = float(model.bar), context.bar
         if abs(given / trained - 1) > 1e-6:
@@ -131,9 +142,8 @@ def advance(model: MambaWorldModel, belief: Belief, tick: Tensor, log_return: Te
     return Belief(hidden, tick, belief.log_price + log_return)
 
 
-@torch.no_grad()
 def dream(
-    model: MambaWorldModel,
+    model: MambaWorldModel | Ensemble,
     context: Market | Tensor | Belief,
     *,
     n_dreams: int,
@@ -142,26 +152,38 @@ def dream(
     temperature: float = 1.0,
     actions: Actions | None = None,
     halt: Halt | None = None,
+    chunk: int | None = None,
+    grad: bool = False,
 ) -> Dream:
     """Dream ``n_dreams`` futures of each context (chapter 05).
 
+    The noise belongs to the dream, not to the order of work: the same generator state gives the
+    same dreams to the bit on a CPU, however many are advanced together.
+
     Args:
-        model: the world model.
+        model: the world model, or an ensemble, each of whose members takes in the tick that was
+            drawn from all of them.
         context: where to start from: a ``Market``, raw features (B, T, F), or a ``Belief``.
         n_dreams: futures of each of the B contexts; N = B * n_dreams, context-major.
         horizon: ticks to dream, H.
-        generator: the same generator state gives the same dreams.
+        generator: gives one number, the seed of these dreams' noise.
         temperature: see ``MixtureOfGaussians.sample``.
         actions: for a model with ``d_action > 0``, (N, H, A) or a function of the features
             (N, F) and the tick's number that returns (N, A).
         halt: called before each tick with the features (N, F) and the law of the next ones;
             where it returns True the dream counts as over. The tensors keep their shape.
+            ``halt`` and a function for ``actions`` see one chunk at a time.
+        chunk: dreams advanced together; None takes what suits the device.
+        grad: keep what is needed for gradients through all N dreams (memory grows with H).
 
     Raises:
-        ValueError: a horizon or number of dreams below 1, or actions that the model does not
-            take.
+        ValueError: a horizon, number of dreams or chunk below 1, or actions that the model does
+            not take.
+        MemoryError: more dreams than fit, with the number that does.
     """
-    for name, value in (("n_dreams", n_dreams), ("horizon", horizon)):
+    device = model.feature_mean.device
+    chunk = (TILE if device.type == "cpu" else GPU_TILE) if chunk is None else chunk
+    for name, value in (("n_dreams", n_dreams), ("horizon", horizon), ("chunk", chunk)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     if (actions is not None) != bool(model.config["d_action"]):
@@ -169,63 +191,94 @@ def dream(
             "actions must be given if and only if the model has d_action > 0 (it has "
             f"{model.config['d_action']}); a small trader's orders move nothing: replay them"
         )
-    belief = context if isinstance(context, Belief) else observe(model, context)
-    belief = belief.fork(n_dreams)
-    n = len(belief.features)
+    with torch.set_grad_enabled(grad):
+        belief = context if isinstance(context, Belief) else _observe(model, context)
+    n = len(belief.features) * n_dreams
     if isinstance(actions, Tensor) and actions.shape[:2] != (n, horizon):
         raise ValueError(f"actions must begin ({n}, {horizon}), got {tuple(actions.shape)}")
-    parts = []
-    for start in range(0, n, CHUNK):
-        rows = slice(start, min(start + CHUNK, n))
-        part = belief.take(rows)
-        chosen = actions[rows] if isinstance(actions, Tensor) else actions
-        parts.append(_roll(model, part, horizon, generator, temperature, chosen, halt))
-    return Dream(*(torch.cat([getattr(p, f) for p in parts]) for f in Dream.__dataclass_fields__))
+    check_room(n, horizon, device)
+    noise = Noise.seeded(generator, horizon, belief.features.shape[1], device)
+    silent = n * horizon < LONG or bool(os.environ.get("TQDM_DISABLE"))
+    whole = None
+    with (
+        torch.set_grad_enabled(grad),
+        tqdm(total=n, desc="dream", unit="dream", disable=silent) as bar,
+    ):
+        for start in range(0, n, n if grad else chunk):
+            rows = torch.arange(start, n if grad else min(start + chunk, n), device=device)
+            part = _roll(model, belief, rows, n_dreams, horizon, noise, temperature, actions, halt)
+            if len(rows) == n:
+                whole = part
+            else:
+                whole = _empty_like(part, n) if whole is None else whole
+                for field in fields(Dream):
+                    getattr(whole, field.name)[rows] = getattr(part, field.name)
+            bar.update(len(rows))
+    if halt is not None and not whole.alive[:, 0].any():
+        warnings.warn(
+            f"halt: all {n:,} dreams ended before their first tick; loosen its threshold",
+            stacklevel=2,
+        )
+    return whole
 
 
 def _roll(
-    model: MambaWorldModel,
+    model: MambaWorldModel | Ensemble,
     belief: Belief,
+    rows: Tensor,
+    n_dreams: int,
     horizon: int,
-    generator: torch.Generator,
+    noise: Noise,
     temperature: float,
     actions: Actions | None,
     halt: Halt | None,
 ) -> Dream:
-    """The generative loop, for dreams that fit one chunk."""
-    x, hidden = belief.features, belief.hidden
-    alive = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    """The generative loop, for dreams that are advanced together."""
+    n = len(rows)
+    # the last bits of a matrix product depend on its number of rows: whole eights agree
+    padded = torch.cat([rows, rows[-1:].expand(-n % ROWS)])
+    belief = belief.take(padded // n_dreams)
+    u, normal, extremes = noise.rows(int(rows[0]), n)
+    u, normal = nnf.pad(u, (0, -n % ROWS)), nnf.pad(normal, (0, 0, 0, -n % ROWS))
+    x, step = belief.features, model.stepper(belief.hidden)
+    alive = torch.ones(n, dtype=torch.bool, device=x.device)
     features, rewards, risks, lives = [], [], [], []
     for h in range(horizon):
-        action = actions[:, h] if isinstance(actions, Tensor) else actions and actions(x, h)
-        law, reward, hidden = model(x, hidden, action)
+        action = None
+        if actions is not None:
+            action = actions[rows, h] if isinstance(actions, Tensor) else actions(x[:n], h)
+            action = nnf.pad(action, (0, 0, 0, -n % ROWS))
+        law, reward, risk = step(x, action)
         if halt is not None:
-            alive = alive & ~halt(x, law)
-        x = law.sample(generator=generator, temperature=temperature)
+            alive = alive & ~halt(x[:n], law if len(x) == n else law[:n])
+        x = law.draw(u[h], normal[h], temperature)
         features.append(x)
         rewards.append(reward)
-        risks.append(law.stddev[:, VELOCITY] * model.velocity_unit)
+        risks.append(risk)
         lives.append(alive)
-    ticks = torch.stack(features, dim=1)  # (N, H, F)
+    ticks, reward, risk = (torch.stack(z, dim=1)[:n] for z in (features, rewards, risks))
     log_return = ticks[..., VELOCITY].double() * model.velocity_unit
-    log_price = belief.log_price.unsqueeze(1) + torch.cat(
-        [log_return.new_zeros(len(x), 1), log_return.cumsum(1)], dim=1
+    log_price = belief.log_price[:n].unsqueeze(1) + torch.cat(
+        [log_return.new_zeros(n, 1), log_return.cumsum(1)], dim=1
     )
     variance = (2 * ticks[..., VOLATILITY].double()).exp() * float(model.bar)
-    u = 1 - torch.rand(
-        2, *variance.shape, generator=generator, device=x.device, dtype=torch.float64
-    )
-    up, down = bar_extremes(log_return, variance, u[0], u[1])
+    up, down = bar_extremes(log_return, variance, *extremes)
     return Dream(
-        start=belief.features,
+        start=belief.features[:n],
         features=ticks,
-        reward=torch.stack(rewards, dim=1),
-        risk=torch.stack(risks, dim=1),
+        reward=reward,
+        risk=risk,
         alive=torch.stack(lives, dim=1),
         log_price=log_price,
         high=(log_price[:, :-1] + up).exp(),
         low=(log_price[:, :-1] + down).exp(),
     )
+
+
+def _empty_like(part: Dream, n: int) -> Dream:
+    """Room for ``n`` dreams like those of ``part``."""
+    values = {f.name: getattr(part, f.name) for f in fields(Dream)}
+    return Dream(**{name: z.new_empty(n, *z.shape[1:]) for name, z in values.items()})
 
 
 @torch.no_grad()

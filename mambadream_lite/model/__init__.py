@@ -4,7 +4,6 @@ from mambadream_lite.model.checkpoint import fingerprint, load_world_model, save
 from mambadream_lite.model.ensemble import (
     Ensemble,
     EnsembleLaw,
-    disagreement_halt,
     fit_ensemble,
 )
 from mambadream_lite.model.heads import MixtureOfGaussians
@@ -22,7 +21,6 @@ __all__ = [
     "MambaState",
     "MambaWorldModel",
     "MixtureOfGaussians",
-    "disagreement_halt",
     "evaluate",
     "fingerprint",
     "fit",

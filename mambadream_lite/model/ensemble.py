@@ -7,6 +7,7 @@ it is honest about it. Disagreement can also end a dream (Chua et al., 2018).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from mambadream_lite.market.features import VELOCITY, VOLATILITY, Market
 from mambadream_lite.model.checkpoint import load_world_model
 from mambadream_lite.model.heads import MixtureOfGaussians
 from mambadream_lite.model.training import fit
-from mambadream_lite.model.world_model import Hidden, MambaWorldModel
+from mambadream_lite.model.world_model import Hidden, MambaWorldModel, Step
 
 JUDGED = [VELOCITY, VOLATILITY]  # features on which members are compared: what a trader acts on
 
@@ -32,22 +33,46 @@ class EnsembleLaw(MixtureOfGaussians):
 
     def __init__(self, members: Sequence[MixtureOfGaussians]) -> None:
         self.members = tuple(members)
-        shift, scale = members[0].shift, members[0].scale
-        weights, means, factors = [], [], []
-        for law in members:  # into the first member's scaled units
-            ratio = scale / law.scale
-            weights.append(law.log_weight)
-            means.append((law.component_mean * law.scale + law.shift - shift) / scale)
-            factors.append(law.precision_cholesky * ratio)  # columns: it acts on the residual
-        log_weight = torch.cat(weights, dim=-1)
-        log_weight = log_weight - torch.logsumexp(log_weight, dim=-1, keepdim=True)
-        super().__init__(
-            log_weight, torch.cat(means, dim=-2), torch.cat(factors, dim=-3), shift, scale
-        )
+        self.shift, self.scale = members[0].shift, members[0].scale
+
+    # A dream needs none of the three below: it draws from a member. They are made when asked for.
+    @functools.cached_property
+    def log_weight(self) -> Tensor:
+        """(..., M K), normalised."""
+        log_weight = torch.cat([law.log_weight for law in self.members], dim=-1)
+        return log_weight - torch.logsumexp(log_weight, dim=-1, keepdim=True)
+
+    @functools.cached_property
+    def component_mean(self) -> Tensor:
+        """(..., M K, F) in the first member's scaled units."""
+        raw = [law.component_mean * law.scale + law.shift for law in self.members]
+        return (torch.cat(raw, dim=-2) - self.shift) / self.scale
+
+    @functools.cached_property
+    def precision_cholesky(self) -> Tensor:
+        """(..., M K, F, F) in the first member's scaled units: columns act on the residual."""
+        factors = [law.precision_cholesky * (self.scale / law.scale) for law in self.members]
+        return torch.cat(factors, dim=-3)
 
     def __getitem__(self, index: object) -> EnsembleLaw:
         """Index the leading (batch and time) dimensions of every member."""
         return EnsembleLaw([law[index] for law in self.members])
+
+    def draw(self, u: Tensor, noise: Tensor, temperature: float = 1.0) -> Tensor:
+        """Draw from one member, chosen by the same u that then chooses its component."""
+        place = u * len(self.members)
+        member = place.long().clamp(max=len(self.members) - 1)
+        within = (place - member).clamp(max=1.0)
+        drawn = torch.stack([law.draw(within, noise, temperature) for law in self.members])
+        index = member[None, ..., None].expand(1, *noise.shape)
+        return drawn.gather(0, index).squeeze(0)
+
+    def first_moments(self) -> tuple[Tensor, Tensor]:
+        """As ``MixtureOfGaussians.first_moments``, from the members'."""
+        moments = [law.first_moments() for law in self.members]
+        means, sds = (torch.stack(m) for m in zip(*moments, strict=True))
+        spread = sds.square().mean(0) + means.var(0, correction=0)
+        return means.mean(0), spread.sqrt()
 
     @property
     def disagreement(self) -> Tensor:
@@ -136,6 +161,30 @@ class Ensemble(nn.Module):
             first = last
         return EnsembleLaw(laws), torch.stack(rewards).mean(0), tuple(states)
 
+    def stepper(self, hidden: Hidden) -> EnsembleStep:
+        """As ``MambaWorldModel.stepper``, one for each member."""
+        steps, first = [], 0
+        for member in self.members:
+            last = first + len(member.blocks)
+            steps.append(member.stepper(hidden[first:last]))
+            first = last
+        return EnsembleStep(steps, self.velocity_unit)
+
+
+class EnsembleStep:
+    """``Step`` of an ensemble: every member's own state advances on the tick that was chosen."""
+
+    def __init__(self, steps: Sequence[Step], velocity_unit: float) -> None:
+        self.steps, self.velocity_unit = tuple(steps), velocity_unit
+
+    def __call__(
+        self, x: Tensor, action: Tensor | None = None
+    ) -> tuple[EnsembleLaw, Tensor, Tensor]:
+        """One tick of every dream; the risk is that of the members' mixture."""
+        laws, rewards, _ = zip(*(step(x, action) for step in self.steps), strict=True)
+        law = EnsembleLaw(laws)
+        return law, torch.stack(rewards).mean(0), law.first_moments()[1] * self.velocity_unit
+
 
 def fit_ensemble(
     build: Callable[[], MambaWorldModel],
@@ -165,10 +214,3 @@ def fit_ensemble(
         fit(member, market, seed=seed, **settings)
         members.append(member)
     return Ensemble(members).eval()
-
-
-def disagreement_halt(threshold: float) -> Callable[[Tensor, EnsembleLaw], Tensor]:
-    """A ``halt`` for ``dream``: True (N,) where the members disagree by more than ``threshold``."""
-    if not threshold > 0:
-        raise ValueError(f"threshold must be positive, got {threshold}")
-    return lambda features, law: law.disagreement > threshold

@@ -71,12 +71,25 @@ class MixtureOfGaussians:
         """
         if not temperature >= 0:
             raise ValueError(f"temperature must not be negative, got {temperature}")
-        logits = self.log_weight / max(temperature, 1e-6)
-        u = torch.rand(logits.shape[:-1], generator=generator, device=logits.device)
-        cumulative = torch.softmax(logits, dim=-1).cumsum(-1)
-        k = (u.unsqueeze(-1) > cumulative).sum(-1).clamp(max=logits.shape[-1] - 1)
+        shape, device = self.log_weight.shape[:-1], self.log_weight.device
+        u = torch.rand(shape, generator=generator, device=device)
+        noise = torch.randn(*shape, len(self.scale), generator=generator, device=device)
+        return self.draw(u, noise, temperature)
+
+    def draw(self, u: Tensor, noise: Tensor, temperature: float = 1.0) -> Tensor:
+        """``sample`` as a function of its randomness, through which gradients flow.
+
+        Args:
+            u: (...) uniform in [0, 1), chooses the component.
+            noise: (..., F) standard normal.
+            temperature: as in ``sample``.
+
+        Returns:
+            (..., F) raw features.
+        """
+        cumulative = torch.softmax(self.log_weight / max(temperature, 1e-6), dim=-1).cumsum(-1)
+        k = (u.unsqueeze(-1) > cumulative).sum(-1).clamp(max=cumulative.shape[-1] - 1)
         mean, factor = self._component(k)
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         shock = torch.linalg.solve_triangular(factor, noise.unsqueeze(-1), upper=False)
         z = mean + math.sqrt(temperature) * shock.squeeze(-1)
         return z * self.scale + self.shift
@@ -101,6 +114,14 @@ class MixtureOfGaussians:
         centre = (weight * self.component_mean).sum(-2, keepdim=True)
         spread = (self.component_mean - centre).square()
         return (weight * (self._component_variance() + spread)).sum(-2).sqrt() * self.scale
+
+    def first_moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and sd (...) of the first feature, raw units: the factor's first entry says both."""
+        weight, mean = self.log_weight.exp(), self.component_mean[..., 0]
+        centre = (weight * mean).sum(-1)
+        variance = self.precision_cholesky[..., 0, 0].square().reciprocal()
+        spread = (weight * (variance + (mean - centre.unsqueeze(-1)).square())).sum(-1)
+        return centre * self.scale[0] + self.shift[0], spread.sqrt() * self.scale[0]
 
     def cdf(self, x: Tensor) -> Tensor:
         """P(feature <= x) of each margin (..., F), x in raw units."""
@@ -154,16 +175,19 @@ class MixtureHead(nn.Module):
 
     def forward(self, y: Tensor, z: Tensor, shift: Tensor, scale: Tensor) -> MixtureOfGaussians:
         """Hidden features y (..., D) and scaled input z (..., F) to the next tick's law."""
-        logits, mean, log_diag, lower = (
-            (self.out(y) + self.skip(z)).float().split(self.sizes, dim=-1)
-        )
-        shape = (*logits.shape, self.d_input)
-        weight = torch.softmax(logits, dim=-1)
-        weight = MIN_WEIGHT + (1 - self.n_components * MIN_WEIGHT) * weight
-        factor = torch.diag_embed(log_diag.view(shape).clamp(*LOG_SCALE_RANGE).exp())
-        row, col = self.rows_cols
-        factor[..., row, col] = lower.view(*logits.shape, -1)
-        return MixtureOfGaussians(weight.log(), mean.view(shape), factor, shift, scale)
+        return mixture((self.out(y) + self.skip(z)).float(), self, shift, scale)
+
+
+def mixture(raw: Tensor, head: MixtureHead, shift: Tensor, scale: Tensor) -> MixtureOfGaussians:
+    """What the raw numbers (..., R) of a mixture head stand for."""
+    logits, mean, log_diag, lower = raw.split(head.sizes, dim=-1)
+    shape = (*logits.shape, head.d_input)
+    weight = torch.softmax(logits, dim=-1)
+    weight = MIN_WEIGHT + (1 - head.n_components * MIN_WEIGHT) * weight
+    factor = torch.diag_embed(log_diag.reshape(shape).clamp(*LOG_SCALE_RANGE).exp())
+    row, col = head.rows_cols
+    factor[..., row, col] = lower.reshape(*logits.shape, -1)
+    return MixtureOfGaussians(weight.log(), mean.reshape(shape), factor, shift, scale)
 
 
 class LinearHead(nn.Module):

@@ -58,7 +58,7 @@ def selective_scan(
         return scan_with_kernel(kernel, x, dt, A, B, C, D, h)
     if h is None:
         h = x.new_zeros(x.shape[0], *A.shape)
-    if _fits_numba(x) and (kernels := _numba()) is not None:
+    if _fits_numba(x) and (kernels := numba_kernels()) is not None:
         return kernels.FusedScan.apply(x, dt, A, B, C, D, h)
     return scan_in_a_loop(x, dt, A, B, C, D, h)
 
@@ -87,7 +87,7 @@ def selective_step(
         if x.is_cuda and (kernel := _mamba_ssm("selective_state_update")) is not None:
             h = h.clone()
             return kernel(h, x, dt, A, B, C, D=D), h
-        if _fits_numba(x) and (kernels := _numba()) is not None:
+        if _fits_numba(x) and (kernels := numba_kernels()) is not None:
             return kernels.fused_step(h, x, dt, A, B, C, D)
     return recurrence(h, x, dt, A, B, C, D)
 
@@ -132,7 +132,8 @@ def _fits_numba(x: Tensor) -> bool:
 
 
 @functools.cache
-def _numba() -> ModuleType | None:
+def numba_kernels() -> ModuleType | None:
+    """The compiled CPU kernels; None, said once, where numba is not installed."""
     try:
         return importlib.import_module("mambadream_lite.model.scan_cpu")
     except ImportError as error:

@@ -6,6 +6,8 @@ remembers of history, at constant size.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
@@ -13,12 +15,40 @@ from mambadream_lite.market.features import FEATURES, VELOCITY, Market, Scaler, 
 from mambadream_lite.market.heston import BARS_PER_YEAR
 from mambadream_lite.model.heads import LinearHead, MixtureHead, MixtureOfGaussians
 from mambadream_lite.model.mamba import Mamba, MambaState
+from mambadream_lite.model.scan import numba_kernels
 
 Hidden = tuple[MambaState, ...]
 HEADS = ("mixture", "linear")
 # Training sds beyond which an input is no longer told apart. A dream that strays outside its
 # training data would otherwise feed its own extrapolation back until it overflows.
 INPUT_LIMIT = 8.0
+
+
+class Step(Protocol):
+    """Takes a tick (N, F) in; returns the law of the next, its reward (N,) and its risk (N,).
+
+    ``reward`` is the expected simple return of one unit, ``risk`` the sd of the log return.
+    """
+
+    def __call__(
+        self, x: Tensor, action: Tensor | None = None
+    ) -> tuple[MixtureOfGaussians, Tensor, Tensor]:
+        """One tick of every dream."""
+        ...
+
+
+class EagerStep:
+    """``Step`` for any model that is called like ``MambaWorldModel``, with gradients if asked."""
+
+    def __init__(self, model: nn.Module, hidden: Hidden) -> None:
+        self.model, self.hidden = model, hidden
+
+    def __call__(
+        self, x: Tensor, action: Tensor | None = None
+    ) -> tuple[MixtureOfGaussians, Tensor, Tensor]:
+        """One tick of every dream."""
+        law, reward, self.hidden = self.model(x, self.hidden, action)
+        return law, reward, law.first_moments()[1] * self.model.velocity_unit
 
 
 class MambaWorldModel(nn.Module):
@@ -134,6 +164,18 @@ class MambaWorldModel(nn.Module):
         risk = next_features.stddev[..., VELOCITY].detach() * self.velocity_unit
         reward = self.reward_head(torch.cat([y, z], dim=-1)).float().squeeze(-1) * risk
         return next_features, reward, tuple(states)
+
+    def stepper(self, hidden: Hidden) -> Step:
+        """Steps dreams that start from ``hidden``: fused and in place on a CPU, if none asks for
+        gradients; else ``forward``, tick by tick."""
+        weight = self.embed.weight
+        plain = weight.device.type == "cpu" and weight.dtype == torch.float32
+        if plain and not torch.is_grad_enabled() and isinstance(self.head, MixtureHead):
+            if numba_kernels() is not None:
+                from mambadream_lite.model.step_cpu import FusedStep
+
+                return FusedStep(self, hidden)
+        return EagerStep(self, hidden)
 
     def _check(self, x: Tensor, action: Tensor | None) -> None:
         d_input, d_action = self.config["d_input"], self.config["d_action"]

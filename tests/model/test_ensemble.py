@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from mambadream_lite.dream import dream, observe, watch
+from mambadream_lite.dream import disagreement_halt, dream, observe, watch
 from mambadream_lite.market import Market
 from mambadream_lite.model import (
     Ensemble,
     EnsembleLaw,
     MambaWorldModel,
-    disagreement_halt,
     fit_ensemble,
     save_world_model,
 )

@@ -171,10 +171,10 @@ def without(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
 @pytest.fixture
 def forgetful_scan():
     """``scan`` with its memory of what can be imported cleared, before and after."""
-    for lookup in (scan._numba, scan._mamba_ssm):
+    for lookup in (scan.numba_kernels, scan._mamba_ssm):
         lookup.cache_clear()
     yield scan
-    for lookup in (scan._numba, scan._mamba_ssm):
+    for lookup in (scan.numba_kernels, scan._mamba_ssm):
         lookup.cache_clear()
 
 

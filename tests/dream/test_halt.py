@@ -1,0 +1,93 @@
+"""Halts end dreams where they say, and as often as they say."""
+
+import warnings
+
+import pytest
+import torch
+
+from mambadream_lite.dream import (
+    any_halt,
+    disagreement_halt,
+    disagreement_threshold,
+    dream,
+    feature_halt,
+    range_halt,
+)
+from mambadream_lite.market import HestonParams, Market, make_heston_market
+from mambadream_lite.market.features import VOLATILITY
+from mambadream_lite.model import Ensemble, MambaWorldModel
+
+
+@pytest.fixture(scope="module")
+def ensemble(market: Market) -> Ensemble:
+    members = []
+    for seed in (0, 1, 2):
+        torch.manual_seed(seed)
+        member = MambaWorldModel(d_model=8, d_state=2, n_components=2)
+        torch.nn.init.normal_(member.head.skip.weight, std=0.1)
+        member.fit_scaler(market)
+        members.append(member)
+    return Ensemble(members).eval()
+
+
+def go(model, context, halt, **changes):
+    settings = {"n_dreams": 40, "horizon": 10, "generator": torch.Generator().manual_seed(1)}
+    return dream(model, context, halt=halt, **(settings | changes))
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2])
+def test_false_alarms_come_as_often_as_was_asked_for(ensemble, share: float) -> None:
+    held_out = make_heston_market(HestonParams(), 4, 1600, seed=9)
+    threshold = disagreement_threshold(ensemble, held_out, share)
+    with torch.no_grad():
+        seen = ensemble(held_out.features)[0].disagreement[:, 100:]
+    assert (seen > threshold).double().mean().item() == pytest.approx(share, abs=2 / seen.numel())
+    fresh = make_heston_market(HestonParams(), 8, 1600, seed=10)
+    with torch.no_grad():
+        again = ensemble(fresh.features)[0].disagreement[:, 100:]
+    assert (again > threshold).double().mean().item() == pytest.approx(share, rel=0.5)
+
+
+def test_a_dream_ends_where_a_feature_leaves_the_training_range(model, market: Market) -> None:
+    context = market.features[:, :30].clone()
+    context[1, -1, VOLATILITY] = model.feature_mean[VOLATILITY] + 7 * model.feature_std[VOLATILITY]
+    path = go(model, context, range_halt(model, 6.0))
+    alive = path.alive.view(3, 40, 10)
+    assert not alive[1].any() and alive[0, :, 0].all() and alive[2, :, 0].all()
+    z = ((path.features - model.feature_mean) / model.feature_std).abs().amax(-1)
+    out = (z > 6).cumsum(1) > 0  # a tick out of range ends the dream from the next one on
+    assert torch.equal(alive[0, :, 1:], ~out.view(3, 40, 10)[0, :, :-1])
+
+
+def test_a_users_rule_ends_a_dream_and_rules_can_be_joined(model, market: Market) -> None:
+    calm = feature_halt("volatility", high=-1.6)
+    path = go(model, market, calm, horizon=40)
+    over = (path.features[:, :-1, VOLATILITY] > -1.6).cumsum(1) > 0
+    begun = path.start[:, VOLATILITY] <= -1.6
+    assert torch.equal(path.alive[begun, 1:], ~over[begun])
+    assert not path.alive[~begun].any()
+    both = go(model, market, any_halt(calm, range_halt(model, 2.0)), horizon=40)
+    alone = go(model, market, range_halt(model, 2.0), horizon=40)
+    assert torch.equal(both.alive, path.alive & alone.alive)
+
+
+def test_a_halt_that_leaves_nothing_says_so_once(model, market: Market) -> None:
+    with pytest.warns(UserWarning, match="all 120 dreams ended before their first tick"):
+        path = go(model, market, range_halt(model, 1e-6))
+    assert not path.alive.any() and torch.isfinite(path.features).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        go(model, market, range_halt(model, 100.0))
+
+
+def test_impossible_halts_are_named(model, ensemble, market: Market) -> None:
+    with pytest.raises(TypeError, match="needs an Ensemble"):
+        go(model, market, disagreement_halt(0.1))
+    with pytest.raises(ValueError, match="limit must be positive"):
+        range_halt(model, 0.0)
+    with pytest.raises(ValueError, match="name must be one of"):
+        feature_halt("vola")
+    with pytest.raises(ValueError, match=r"share must lie in \(0, 1\), got 1"):
+        disagreement_threshold(ensemble, market, 1)
+    with pytest.raises(ValueError, match="60 ticks a path, warmup alone takes 100"):
+        disagreement_threshold(ensemble, market, 0.1)
