@@ -35,7 +35,6 @@ PUBLIC = {
 # What each one will be, and the chapter that will teach it. A name leaves this list when it
 # can be imported.
 COMING = {
-    "TransformerWorldModel": "the baseline whose cost a tick grows, chapter 06",
     "DreamEnv": "a dream as a gymnasium environment, chapter 07",
     "MarketEnv": "a market as a gymnasium environment, chapter 07",
     "backtest": "utility with bootstrap intervals, chapter 11",

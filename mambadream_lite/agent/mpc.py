@@ -10,7 +10,7 @@ from torch import Tensor
 from mambadream_lite.dream.rollout import Belief, Dream, dream, observe
 from mambadream_lite.market.account import Account, AccountConfig
 from mambadream_lite.market.features import Market
-from mambadream_lite.model.world_model import MambaWorldModel
+from mambadream_lite.model.world_model import WorldModel
 
 DIRECTIONS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 LEVERAGES = (1.0, 2.0, 3.0, 5.0)
@@ -79,7 +79,7 @@ class MPC:
 
     def __init__(
         self,
-        model: MambaWorldModel,
+        model: WorldModel,
         *,
         n_futures: int = 1000,
         horizon: int = 20,

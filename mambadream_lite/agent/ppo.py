@@ -17,7 +17,7 @@ from mambadream_lite.agent.policies import Observation, bar_of, observation_at
 from mambadream_lite.dream.rollout import Dream, dream, observe
 from mambadream_lite.market.account import Account, AccountState
 from mambadream_lite.market.features import Market, Scaler
-from mambadream_lite.model.world_model import MambaWorldModel
+from mambadream_lite.model.world_model import WorldModel
 
 LEVELS = (-100.0, -30.0, -10.0, -3.0, -1.0, 0.0, 1.0, 3.0, 10.0, 30.0, 100.0)
 REWARD_UNIT = 1e-4  # rewards are counted in basis points of log growth
@@ -86,7 +86,7 @@ class PPO:
 
     def __init__(
         self,
-        world_model: MambaWorldModel,
+        world_model: WorldModel,
         account: Account,
         config: PPOConfig | None = None,
         *,
@@ -258,7 +258,7 @@ class PPO:
 
 
 def dream_and_train(
-    world_model: MambaWorldModel,
+    world_model: WorldModel,
     agent: PPO,
     start_state: Market | Tensor,
     horizon: int = 50,

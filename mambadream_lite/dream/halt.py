@@ -15,7 +15,7 @@ from torch import Tensor
 from mambadream_lite.market.features import FEATURES, Market
 from mambadream_lite.model.ensemble import Ensemble, EnsembleLaw
 from mambadream_lite.model.heads import MixtureOfGaussians
-from mambadream_lite.model.world_model import MambaWorldModel
+from mambadream_lite.model.world_model import WorldModel
 
 Halt = Callable[[Tensor, MixtureOfGaussians], Tensor]
 
@@ -63,7 +63,7 @@ def _rank(share: float, seen: list[Tensor]) -> int:
     return min(int((1 - share) * n), n - 1)
 
 
-def range_halt(model: MambaWorldModel | Ensemble, limit: float = 6.0) -> Halt:
+def range_halt(model: WorldModel | Ensemble, limit: float = 6.0) -> Halt:
     """Ends a dream whose last tick lies ``limit`` training sds from the mean in any feature."""
     if not limit > 0:
         raise ValueError(f"limit must be positive, got {limit}")

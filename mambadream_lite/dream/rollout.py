@@ -26,8 +26,7 @@ from mambadream_lite.market.features import (
     check_features,
 )
 from mambadream_lite.model.ensemble import Ensemble
-from mambadream_lite.model.mamba import MambaState
-from mambadream_lite.model.world_model import Hidden, MambaWorldModel
+from mambadream_lite.model.world_model import Hidden, WorldModel
 
 TILE, GPU_TILE = 128, 65_536  # dreams advanced together: a CPU's cache holds 128 states
 ROWS = 8  # a tile is filled up to a multiple of this
@@ -59,7 +58,7 @@ class Belief:
         return self._map(lambda z: z[rows])
 
     def _map(self, f: Callable[[Tensor], Tensor]) -> Belief:
-        hidden = tuple(MambaState(f(s.conv), f(s.ssm)) for s in self.hidden)
+        hidden = tuple(type(s)(*map(f, s)) for s in self.hidden)
         return Belief(hidden, f(self.features), f(self.log_price))
 
 
@@ -99,7 +98,7 @@ class Dream:
 
 
 @torch.no_grad()
-def observe(model: MambaWorldModel, context: Market | Tensor) -> Belief:
+def observe(model: WorldModel, context: Market | Tensor) -> Belief:
     """Take the ticks of a context into the model's state (chapter 05).
 
     Args:
@@ -112,7 +111,7 @@ def observe(model: MambaWorldModel, context: Market | Tensor) -> Belief:
     return _observe(model, context)
 
 
-def _observe(model: MambaWorldModel | Ensemble, context: Market | Tensor) -> Belief:
+def _observe(model: WorldModel | Ensemble, context: Market | Tensor) -> Belief:
     if isinstance(context, Market):
         trained, given = float(model.bar), context.bar
         if abs(given / trained - 1) > 1e-6:
@@ -123,7 +122,7 @@ def _observe(model: MambaWorldModel | Ensemble, context: Market | Tensor) -> Bel
     else:
         features, log_price = context, torch.zeros(len(context), dtype=torch.float64)
     check_features(features, "context")
-    least = model.blocks[0].d_conv
+    least = model.blocks[0].least_context
     if features.ndim != 3 or features.shape[1] < least:
         raise ValueError(
             f"context must have shape (B, T, F) with T >= {least}, got {tuple(features.shape)}"
@@ -135,7 +134,7 @@ def _observe(model: MambaWorldModel | Ensemble, context: Market | Tensor) -> Bel
 
 
 @torch.no_grad()
-def advance(model: MambaWorldModel, belief: Belief, tick: Tensor, log_return: Tensor) -> Belief:
+def advance(model: WorldModel, belief: Belief, tick: Tensor, log_return: Tensor) -> Belief:
     """Take one more real tick (N, F) and its log return (N,) into the belief, at O(1) cost."""
     action = _no_action(model, belief.features)
     _, _, hidden = model(belief.features, belief.hidden, action)
@@ -143,7 +142,7 @@ def advance(model: MambaWorldModel, belief: Belief, tick: Tensor, log_return: Te
 
 
 def dream(
-    model: MambaWorldModel | Ensemble,
+    model: WorldModel | Ensemble,
     context: Market | Tensor | Belief,
     *,
     n_dreams: int,
@@ -223,7 +222,7 @@ def dream(
 
 
 def _roll(
-    model: MambaWorldModel | Ensemble,
+    model: WorldModel | Ensemble,
     belief: Belief,
     rows: Tensor,
     n_dreams: int,
@@ -240,7 +239,7 @@ def _roll(
     belief = belief.take(padded // n_dreams)
     u, normal, extremes = noise.rows(int(rows[0]), n)
     u, normal = nnf.pad(u, (0, -n % ROWS)), nnf.pad(normal, (0, 0, 0, -n % ROWS))
-    x, step = belief.features, model.stepper(belief.hidden)
+    x, step = belief.features, model.stepper(belief.hidden, horizon)
     alive = torch.ones(n, dtype=torch.bool, device=x.device)
     features, rewards, risks, lives = [], [], [], []
     for h in range(horizon):
@@ -282,7 +281,7 @@ def _empty_like(part: Dream, n: int) -> Dream:
 
 
 @torch.no_grad()
-def watch(model: MambaWorldModel, market: Market, warmup: int) -> Dream:
+def watch(model: WorldModel, market: Market, warmup: int) -> Dream:
     """A real market as the model sees it: same fields as a dream, but every tick happened.
 
     Args:
@@ -324,7 +323,7 @@ def foreseen(market: Market, reward: Tensor, risk: Tensor, warmup: int) -> Dream
     )
 
 
-def _no_action(model: MambaWorldModel, x: Tensor) -> Tensor | None:
+def _no_action(model: WorldModel, x: Tensor) -> Tensor | None:
     """Zeros for ticks on which nobody acted, or None where the model takes no action."""
     size = model.config["d_action"]
     return x.new_zeros(*x.shape[:-1], size) if size else None

@@ -23,7 +23,7 @@ from mambadream_lite.judge.scores import block_mean, crps, pit
 from mambadream_lite.market import HarVar, Market
 from mambadream_lite.market.benchmark import machine, rounded, write_json
 from mambadream_lite.market.features import FEATURES, VELOCITY
-from mambadream_lite.model import MambaWorldModel, load_world_model
+from mambadream_lite.model import WorldModel, load_world_model
 from mambadream_lite.model.recipes import TEST_SEED, TRAIN_SEED, heston_market
 
 BLOCK = 500
@@ -60,7 +60,7 @@ def coverage(levels: Tensor, stated: float, block: int = BLOCK) -> Coverage:
 
 @torch.no_grad()
 def sum_pit(
-    model: MambaWorldModel,
+    model: WorldModel,
     market: Market,
     *,
     horizon: int = SUM,

@@ -17,7 +17,7 @@ from scipy.stats import ks_2samp
 from mambadream_lite.dream.rollout import dream
 from mambadream_lite.market import HestonParams, Market, make_heston_market
 from mambadream_lite.market.features import VOLATILITY
-from mambadream_lite.model import Ensemble, MambaWorldModel
+from mambadream_lite.model import Ensemble, WorldModel
 
 HORIZONS = (50, 100, 200, 500, 1000)
 N_TRUTHS = 20
@@ -78,7 +78,7 @@ def compare(dreams: np.ndarray, truths: np.ndarray, horizons: tuple[int, ...]) -
 
 
 def volatility_drift(
-    model: MambaWorldModel | Ensemble,
+    model: WorldModel | Ensemble,
     context: Market,
     params: HestonParams,
     *,

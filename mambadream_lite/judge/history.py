@@ -23,7 +23,7 @@ from mambadream_lite.judge.scores import block_mean
 from mambadream_lite.market import Garch, Market, load_sp500
 from mambadream_lite.market.benchmark import machine, write_json
 from mambadream_lite.market.features import VELOCITY
-from mambadream_lite.model import Ensemble, MambaWorldModel, load_world_model
+from mambadream_lite.model import Ensemble, WorldModel, load_world_model
 from mambadream_lite.model.recipes import RECIPES, SP500_SPLIT, make
 
 BLOCK = 60  # days; a storm lasts about as long
@@ -38,15 +38,13 @@ def garch_scores(market: Market) -> Tensor:
 
 
 @torch.no_grad()
-def model_scores(model: MambaWorldModel | Ensemble, market: Market) -> Tensor:
+def model_scores(model: WorldModel | Ensemble, market: Market) -> Tensor:
     """Log scores (T - 1,) of the model's velocity, each day from all the days before it."""
     law, _, _ = model(market.features[:, :-1])
     return law.margin_log_prob(market.features[:, 1:])[0, :, VELOCITY].double()
 
 
-def over_garch(
-    model: MambaWorldModel | Ensemble, market: Market, garch: Tensor
-) -> tuple[float, float]:
+def over_garch(model: WorldModel | Ensemble, market: Market, garch: Tensor) -> tuple[float, float]:
     """Mean log score of 2007 to 2018 above GARCH's, nats a day, and its block standard error."""
     first, last = np.searchsorted(market.time, np.array(SP500_SPLIT[2:], dtype=market.time.dtype))
     days = slice(first - 1, last - 1)  # score t is of day t + 1
@@ -64,7 +62,7 @@ def main() -> None:
     market = load_sp500()
     garch = garch_scores(market)
     worlds = Path("data/worlds.safetensors")
-    models: dict[str, list[MambaWorldModel]] = {"worlds": [load_world_model(worlds)[0]]}
+    models: dict[str, list[WorldModel]] = {"worlds": [load_world_model(worlds)[0]]}
     for name in ("sp500-alone", "sp500"):
         models[name] = []
         for seed in tqdm(SEEDS, desc=name):

@@ -18,7 +18,7 @@ from mambadream_lite.judge.scores import block_mean
 from mambadream_lite.market import Filtered, Garch, Market, bayes_filter
 from mambadream_lite.market.benchmark import machine, rounded, write_json
 from mambadream_lite.market.features import VELOCITY
-from mambadream_lite.model import Ensemble, MambaWorldModel
+from mambadream_lite.model import Ensemble, WorldModel
 from mambadream_lite.model.recipes import PARAMS, TEST_SEED, heston_market
 
 WARMUP, BLOCK = 100, 500  # ticks left out of each path; ticks of a block, beyond v's half-life
@@ -45,7 +45,7 @@ class LimitGap:
 
 
 @torch.no_grad()
-def limit_gap(model: MambaWorldModel | Ensemble, market: Market, best: Filtered) -> LimitGap:
+def limit_gap(model: WorldModel | Ensemble, market: Market, best: Filtered) -> LimitGap:
     """Compare a model with ``best``, the optimal forecaster's run over the same market."""
     joint, velocity, rewards, sds = [], [], [], []
     for x in market.features.split(CHUNK):

@@ -10,7 +10,8 @@ from mambadream_lite.model.heads import MixtureOfGaussians
 from mambadream_lite.model.mamba import Mamba, MambaState
 from mambadream_lite.model.run import History
 from mambadream_lite.model.training import evaluate, fit, sample_windows
-from mambadream_lite.model.world_model import Hidden, MambaWorldModel
+from mambadream_lite.model.transformer import TransformerWorldModel
+from mambadream_lite.model.world_model import Hidden, MambaWorldModel, WorldModel
 
 __all__ = [
     "Ensemble",
@@ -21,6 +22,8 @@ __all__ = [
     "MambaState",
     "MambaWorldModel",
     "MixtureOfGaussians",
+    "TransformerWorldModel",
+    "WorldModel",
     "evaluate",
     "fingerprint",
     "fit",

@@ -14,9 +14,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from mambadream_lite.market.features import FEATURES, Market
-from mambadream_lite.model.world_model import MambaWorldModel
+from mambadream_lite.model.transformer import TransformerWorldModel
+from mambadream_lite.model.world_model import MambaWorldModel, WorldModel
 
 FORMAT = "mambadream-world-model-1"
+KINDS = {kind.__name__: kind for kind in (MambaWorldModel, TransformerWorldModel)}
 
 
 def fingerprint(market: Market) -> str:
@@ -26,7 +28,7 @@ def fingerprint(market: Market) -> str:
 
 
 def save_world_model(
-    model: MambaWorldModel, path: str | Path, *, metrics: dict[str, Any] | None = None
+    model: WorldModel, path: str | Path, *, metrics: dict[str, Any] | None = None
 ) -> Path:
     """Write a model with its config, scaler, bar length and metrics to a safetensors file.
 
@@ -42,6 +44,7 @@ def save_world_model(
         raise ValueError("model has no scaler yet: call fit, or model.fit_scaler, before saving")
     header = {
         "format": FORMAT,
+        "kind": type(model).__name__,
         "config": json.dumps(model.config),
         "features": json.dumps(FEATURES),
         "metrics": json.dumps(metrics or {}),
@@ -82,7 +85,7 @@ def read_tensors(path: Path, device: str | torch.device) -> tuple[dict[str, str]
 
 def load_world_model(
     path: str | Path, *, device: str | torch.device = "cpu"
-) -> tuple[MambaWorldModel, dict[str, Any]]:
+) -> tuple[WorldModel, dict[str, Any]]:
     """Read a model that ``save_world_model`` wrote.
 
     Returns:
@@ -101,7 +104,10 @@ def load_world_model(
         raise ValueError(f"path: {path} is not a {FORMAT} checkpoint: {header.get('format')!r}")
     if tuple(json.loads(header["features"])) != FEATURES:
         raise ValueError(f"path: {path} was trained on features {header['features']}")
-    model = MambaWorldModel(**json.loads(header["config"])).to(device)
+    kind = header.get("kind", "MambaWorldModel")
+    if kind not in KINDS:
+        raise ValueError(f"path: {path} holds a {kind!r}; this package knows {sorted(KINDS)}")
+    model = KINDS[kind](**json.loads(header["config"])).to(device)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     if expected != found:

@@ -19,7 +19,7 @@ from mambadream_lite.market.features import VELOCITY, VOLATILITY, Market
 from mambadream_lite.model.checkpoint import load_world_model
 from mambadream_lite.model.heads import MixtureOfGaussians
 from mambadream_lite.model.training import fit
-from mambadream_lite.model.world_model import Hidden, MambaWorldModel, Step
+from mambadream_lite.model.world_model import Hidden, Step, WorldModel
 
 JUDGED = [VELOCITY, VOLATILITY]  # features on which members are compared: what a trader acts on
 
@@ -99,7 +99,7 @@ class Ensemble(nn.Module):
         ValueError: no members, or members that do not see the same market.
     """
 
-    def __init__(self, members: Sequence[MambaWorldModel]) -> None:
+    def __init__(self, members: Sequence[WorldModel]) -> None:
         super().__init__()
         if not members:
             raise ValueError("members must hold at least one model, got none")
@@ -145,7 +145,7 @@ class Ensemble(nn.Module):
     def forward(
         self, x: Tensor, hidden: Hidden | None = None, action: Tensor | None = None
     ) -> tuple[EnsembleLaw, Tensor, Hidden]:
-        """As ``MambaWorldModel.forward``; the hidden states of all members stand in one tuple.
+        """As ``WorldModel.forward``; the hidden states of all members stand in one tuple.
 
         Returns:
             The joint law, the mean of the members' expected rewards, and the new states.
@@ -161,12 +161,12 @@ class Ensemble(nn.Module):
             first = last
         return EnsembleLaw(laws), torch.stack(rewards).mean(0), tuple(states)
 
-    def stepper(self, hidden: Hidden) -> EnsembleStep:
-        """As ``MambaWorldModel.stepper``, one for each member."""
+    def stepper(self, hidden: Hidden, horizon: int) -> EnsembleStep:
+        """As ``WorldModel.stepper``, one for each member."""
         steps, first = [], 0
         for member in self.members:
             last = first + len(member.blocks)
-            steps.append(member.stepper(hidden[first:last]))
+            steps.append(member.stepper(hidden[first:last], horizon))
             first = last
         return EnsembleStep(steps, self.velocity_unit)
 
@@ -187,7 +187,7 @@ class EnsembleStep:
 
 
 def fit_ensemble(
-    build: Callable[[], MambaWorldModel],
+    build: Callable[[], WorldModel],
     train: Market | Sequence[Market],
     *,
     seeds: Sequence[int] = (0, 1, 2),

@@ -54,6 +54,7 @@ class Mamba(nn.Module):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         self.d_inner, self.d_state, self.d_conv = expand * d_model, d_state, d_conv
+        self.least_context = d_conv  # ticks that fill the convolution
         self.dt_rank = math.ceil(d_model / 16)
         self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=False)
         self.conv1d = nn.Conv1d(self.d_inner, self.d_inner, d_conv, groups=self.d_inner)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mambadream_lite.market.features import VELOCITY
 from mambadream_lite.model.checkpoint import read_tensors, write_whole
-from mambadream_lite.model.world_model import MambaWorldModel
+from mambadream_lite.model.world_model import WorldModel
 
 WARMUP = 16  # ticks at the start of a window that are not scored: the state is still empty
 GRADIENT_CLIP = 1.0
@@ -49,7 +49,7 @@ class Run:
         best: score and weights of the best validation so far.
     """
 
-    model: MambaWorldModel
+    model: WorldModel
     optimizer: torch.optim.AdamW
     schedule: torch.optim.lr_scheduler.OneCycleLR
     rng: np.random.Generator
@@ -61,7 +61,7 @@ class Run:
 
     @classmethod
     def start(
-        cls, model: MambaWorldModel, n_steps: int, lr: float, weight_decay: float, seed: int
+        cls, model: WorldModel, n_steps: int, lr: float, weight_decay: float, seed: int
     ) -> Run:
         """A run at step 0: AdamW and a one-cycle learning rate of ``n_steps`` steps."""
         optimizer = torch.optim.AdamW(_groups(model, weight_decay), lr=lr, betas=(0.9, 0.98))
@@ -158,7 +158,7 @@ class Run:
         self.history = History(**notes["history"])
 
 
-def score(model: MambaWorldModel, x: Tensor) -> tuple[Tensor, Tensor]:
+def score(model: WorldModel, x: Tensor) -> tuple[Tensor, Tensor]:
     """Log score, and squared reward error in predicted variances, of windows x (B, T + 1, F).
 
     The first ``WARMUP`` predictions of a window are left out. Returns two (B, T - WARMUP).
@@ -173,7 +173,7 @@ def score(model: MambaWorldModel, x: Tensor) -> tuple[Tensor, Tensor]:
     return law.log_prob(target), ((reward[:, WARMUP:] - earned) / risk).square()
 
 
-def _groups(model: MambaWorldModel, weight_decay: float) -> list[dict]:
+def _groups(model: WorldModel, weight_decay: float) -> list[dict]:
     decay, keep = [], []
     for name, parameter in model.named_parameters():
         skip = any(part in name for part in NO_DECAY)

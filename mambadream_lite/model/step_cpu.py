@@ -27,7 +27,7 @@ from mambadream_lite.model.heads import (
 )
 from mambadream_lite.model.mamba import MambaState
 from mambadream_lite.model.scan_cpu import _exp
-from mambadream_lite.model.world_model import INPUT_LIMIT, Hidden, MambaWorldModel
+from mambadream_lite.model.world_model import Hidden, MambaWorldModel, WorldModel
 
 LOW, HIGH = (np.float32(bound) for bound in LOG_SCALE_RANGE)
 
@@ -166,8 +166,34 @@ class RawLaw(MixtureOfGaussians):
         return z * self.scale + self.shift
 
 
+class Frame:
+    """What stands around the blocks: the way in, and both heads as one matrix product."""
+
+    def __init__(self, model: WorldModel, n: int) -> None:
+        self.model, head = model, model.head
+        out = torch.cat([head.out.weight, head.skip.weight], dim=1)  # acts on [y, z]
+        self.weight = torch.cat([out, model.reward_head.weight]).T.contiguous()
+        self.bias = torch.cat([head.out.bias, model.reward_head.bias])
+        self.read = torch.empty(n, len(self.weight))
+
+    def enter(self, x: Tensor, action: Tensor | None) -> Tensor:
+        """The residual stream (N, D) of a tick (N, F)."""
+        z, y = self.model.enter(x, action)
+        self.read[:, y.shape[-1] :] = z
+        return y
+
+    def leave(self, y: Tensor) -> tuple[RawLaw, Tensor, Tensor]:
+        """Law, reward (N,) and risk (N,) of the next tick."""
+        model = self.model
+        self.read[:, : y.shape[-1]] = model.final_norm(y)
+        out = torch.addmm(self.bias, self.read, self.weight)
+        law = RawLaw(out[:, :-1], model.head, model.feature_mean, model.feature_std)
+        risk = law.first_moments()[1] * model.velocity_unit
+        return law, out[:, -1] * risk, risk
+
+
 class FusedStep:
-    """A world model that steps N dreams in place (chapter 06).
+    """A Mamba world model that steps N dreams in place (chapter 06).
 
     Args:
         model: float32, on the CPU, with a mixture head; its weights are read once, here.
@@ -175,33 +201,18 @@ class FusedStep:
     """
 
     def __init__(self, model: MambaWorldModel, hidden: Hidden) -> None:
-        self.model = model
-        n = len(hidden[0].ssm)
+        self.frame, self.norms = Frame(model, len(hidden[0].ssm)), model.norms
         self.states = [
             (s.conv.permute(2, 0, 1).contiguous(), s.ssm.detach().clone(), _Weights(b))
             for s, b in zip(hidden, model.blocks, strict=True)
         ]
-        head = model.head
-        out = torch.cat([head.out.weight, head.skip.weight], dim=1)  # acts on [y, z]
-        self.head_weight = torch.cat([out, model.reward_head.weight]).T.contiguous()
-        self.head_bias = torch.cat([head.out.bias, model.reward_head.bias])
-        self.n_raw = len(head.out.bias)
-        self.read = torch.empty(n, self.head_weight.shape[0])  # [y, z] of the head
 
     def __call__(self, x: Tensor, action: Tensor | None = None) -> tuple[RawLaw, Tensor, Tensor]:
         """Take a tick (N, F) in; returns the law of the next, its reward (N,) and risk (N,)."""
-        model, width = self.model, self.model.config["d_model"]
-        z = ((x - model.feature_mean) / model.feature_std).clamp_(-INPUT_LIMIT, INPUT_LIMIT)
-        y = model.embed(z if action is None else torch.cat([z, action], dim=-1))
-        for (conv, ssm, weights), norm in zip(self.states, model.norms, strict=True):
+        y = self.frame.enter(x, action)
+        for (conv, ssm, weights), norm in zip(self.states, self.norms, strict=True):
             y += weights.step(norm(y), conv, ssm)
-        self.read[:, :width] = model.final_norm(y)
-        self.read[:, width:] = z
-        out = torch.addmm(self.head_bias, self.read, self.head_weight)
-        raw = out[:, : self.n_raw]
-        law = RawLaw(raw, model.head, model.feature_mean, model.feature_std)
-        risk = law.first_moments()[1] * model.velocity_unit
-        return law, out[:, self.n_raw] * risk, risk
+        return self.frame.leave(y)
 
     @property
     def hidden(self) -> Hidden:

@@ -14,11 +14,11 @@ from tqdm.auto import tqdm
 from mambadream_lite.market.features import Market
 from mambadream_lite.model.checkpoint import fingerprint
 from mambadream_lite.model.run import WARMUP, History, Run, score
-from mambadream_lite.model.world_model import MambaWorldModel
+from mambadream_lite.model.world_model import WorldModel
 
 
 def fit(
-    model: MambaWorldModel,
+    model: WorldModel,
     train: Market,
     *,
     n_steps: int,
@@ -107,7 +107,7 @@ def fit(
 
 
 @torch.no_grad()
-def evaluate(model: MambaWorldModel, market: Market, *, window: int = 128) -> float:
+def evaluate(model: WorldModel, market: Market, *, window: int = 128) -> float:
     """Mean log score a tick on a whole market, in consecutive windows (the rest is cut off)."""
     x = market.features
     starts = market.free_starts(window + 1)

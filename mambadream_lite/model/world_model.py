@@ -6,7 +6,8 @@ remembers of history, at constant size.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,10 @@ from torch import Tensor, nn
 from mambadream_lite.market.features import FEATURES, VELOCITY, Market, Scaler, velocity_unit
 from mambadream_lite.market.heston import BARS_PER_YEAR
 from mambadream_lite.model.heads import LinearHead, MixtureHead, MixtureOfGaussians
-from mambadream_lite.model.mamba import Mamba, MambaState
+from mambadream_lite.model.mamba import Mamba
 from mambadream_lite.model.scan import numba_kernels
 
-Hidden = tuple[MambaState, ...]
+Hidden = tuple[NamedTuple, ...]  # a state a block: MambaState, or a Transformer's cache
 HEADS = ("mixture", "linear")
 # Training sds beyond which an input is no longer told apart. A dream that strays outside its
 # training data would otherwise feed its own extrapolation back until it overflows.
@@ -51,59 +52,36 @@ class EagerStep:
         return law, reward, law.first_moments()[1] * self.model.velocity_unit
 
 
-class MambaWorldModel(nn.Module):
-    """Mamba as a world model of a market (chapter 04).
+class WorldModel(nn.Module):
+    """What every world model of the book shares: scaler, embedding, heads (chapter 04).
+
+    A subclass says what its blocks are. A block is called on normed features and its state, and
+    returns what is added to the residual stream, and the new state::
+
+        out, state = block(x, state)            # x (B, T, D); state None is no history
+        out, state = block.step(x_t, state)     # x_t (B, D)
+        state = block.initial_state(batch)
 
     Args:
-        d_input: number of features F.
-        d_model: width D.
-        d_state: state size S of each channel.
-        n_layers: number of Mamba blocks, each pre-normed and residual.
-        n_components: mixture components K of the head.
-        d_action: size A of an action that the next tick depends on; 0 for a small trader,
-            whose orders move nothing.
-        head: ``"mixture"``, or ``"linear"``, the source chapter's two linear maps.
-
-    Raises:
-        ValueError: a size below its least value, or an unknown head.
+        config: the subclass's own arguments, from which a checkpoint builds it again.
+        block: makes one block.
     """
 
-    def __init__(
-        self,
-        d_input: int = len(FEATURES),
-        d_model: int = 128,
-        d_state: int = 32,
-        n_layers: int = 1,
-        n_components: int = 5,
-        d_action: int = 0,
-        head: str = "mixture",
-    ) -> None:
+    def __init__(self, config: dict[str, int | str], block: Callable[[], nn.Module]) -> None:
         super().__init__()
-        for name, value, least in (
-            ("d_input", d_input, 1),
-            ("n_layers", n_layers, 1),
-            ("n_components", n_components, 1),
-            ("d_action", d_action, 0),
-        ):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        if head not in HEADS:
-            raise ValueError(f"head must be one of {HEADS}, got {head!r}")
-        self.config = {
-            "d_input": d_input,
-            "d_model": d_model,
-            "d_state": d_state,
-            "n_layers": n_layers,
-            "n_components": n_components,
-            "d_action": d_action,
-            "head": head,
-        }
-        self.embed = nn.Linear(d_input + d_action, d_model)
+        for name, least in (("d_input", 1), ("n_layers", 1), ("n_components", 1), ("d_action", 0)):
+            if config[name] < least:
+                raise ValueError(f"{name} must be at least {least}, got {config[name]}")
+        if config["head"] not in HEADS:
+            raise ValueError(f"head must be one of {HEADS}, got {config['head']!r}")
+        self.config = config
+        d_input, d_model, n_layers = (config[k] for k in ("d_input", "d_model", "n_layers"))
+        self.embed = nn.Linear(d_input + config["d_action"], d_model)
         self.norms = nn.ModuleList(nn.RMSNorm(d_model, eps=1e-5) for _ in range(n_layers))
-        self.blocks = nn.ModuleList(Mamba(d_model, d_state) for _ in range(n_layers))
+        self.blocks = nn.ModuleList(block() for _ in range(n_layers))
         self.final_norm = nn.RMSNorm(d_model, eps=1e-5)
-        if head == "mixture":
-            self.head = MixtureHead(d_model, d_input, n_components)
+        if config["head"] == "mixture":
+            self.head = MixtureHead(d_model, d_input, config["n_components"])
         else:
             self.head = LinearHead(d_model, d_input)
         self.reward_head = nn.Linear(d_model + d_input, 1)
@@ -145,9 +123,7 @@ class MambaWorldModel(nn.Module):
                 where the model takes none (or none where it takes one).
         """
         self._check(x, action)
-        z = ((x - self.feature_mean) / self.feature_std).clamp(-INPUT_LIMIT, INPUT_LIMIT)
-        # float32 under mixed precision too: what is added up over layers must not be rounded
-        y = self.embed(z if action is None else torch.cat([z, action], dim=-1)).float()
+        z, y = self.enter(x, action)
         single = x.ndim == 2
         states = []
         for i, (norm, block) in enumerate(zip(self.norms, self.blocks, strict=True)):
@@ -165,16 +141,23 @@ class MambaWorldModel(nn.Module):
         reward = self.reward_head(torch.cat([y, z], dim=-1)).float().squeeze(-1) * risk
         return next_features, reward, tuple(states)
 
-    def stepper(self, hidden: Hidden) -> Step:
-        """Steps dreams that start from ``hidden``: fused and in place on a CPU, if none asks for
-        gradients; else ``forward``, tick by tick."""
+    def enter(self, x: Tensor, action: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Scaled features z (..., F), and the residual stream y (..., D) that begins with them."""
+        z = ((x - self.feature_mean) / self.feature_std).clamp(-INPUT_LIMIT, INPUT_LIMIT)
+        # float32 under mixed precision too: what is added up over layers must not be rounded
+        return z, self.embed(z if action is None else torch.cat([z, action], dim=-1)).float()
+
+    @property
+    def fusable(self) -> bool:
+        """Whether the compiled CPU loops can step it now: nobody asks for gradients."""
         weight = self.embed.weight
         plain = weight.device.type == "cpu" and weight.dtype == torch.float32
-        if plain and not torch.is_grad_enabled() and isinstance(self.head, MixtureHead):
-            if numba_kernels() is not None:
-                from mambadream_lite.model.step_cpu import FusedStep
+        if not plain or torch.is_grad_enabled() or not isinstance(self.head, MixtureHead):
+            return False
+        return numba_kernels() is not None
 
-                return FusedStep(self, hidden)
+    def stepper(self, hidden: Hidden, horizon: int) -> Step:
+        """Steps ``horizon`` ticks of dreams that start from ``hidden``, by the fastest way."""
         return EagerStep(self, hidden)
 
     def _check(self, x: Tensor, action: Tensor | None) -> None:
@@ -193,3 +176,50 @@ class MambaWorldModel(nn.Module):
             raise ValueError(
                 f"action must have shape {(*x.shape[:-1], d_action)}, got {tuple(action.shape)}"
             )
+
+
+class MambaWorldModel(WorldModel):
+    """Mamba as a world model of a market (chapter 04).
+
+    Args:
+        d_input: number of features F.
+        d_model: width D.
+        d_state: state size S of each channel.
+        n_layers: number of Mamba blocks, each pre-normed and residual.
+        n_components: mixture components K of the head.
+        d_action: size A of an action that the next tick depends on; 0 for a small trader,
+            whose orders move nothing.
+        head: ``"mixture"``, or ``"linear"``, the source chapter's two linear maps.
+
+    Raises:
+        ValueError: a size below its least value, or an unknown head.
+    """
+
+    def __init__(
+        self,
+        d_input: int = len(FEATURES),
+        d_model: int = 128,
+        d_state: int = 32,
+        n_layers: int = 1,
+        n_components: int = 5,
+        d_action: int = 0,
+        head: str = "mixture",
+    ) -> None:
+        config = {
+            "d_input": d_input,
+            "d_model": d_model,
+            "d_state": d_state,
+            "n_layers": n_layers,
+            "n_components": n_components,
+            "d_action": d_action,
+            "head": head,
+        }
+        super().__init__(config, lambda: Mamba(d_model, d_state))
+
+    def stepper(self, hidden: Hidden, horizon: int) -> Step:
+        """As ``WorldModel.stepper``: on a CPU fused, and in place."""
+        if not self.fusable:
+            return EagerStep(self, hidden)
+        from mambadream_lite.model.step_cpu import FusedStep
+
+        return FusedStep(self, hidden)

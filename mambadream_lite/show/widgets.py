@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mambadream_lite.dream.rollout import dream
 from mambadream_lite.market.features import VOLATILITY, Market
-from mambadream_lite.model.world_model import MambaWorldModel
+from mambadream_lite.model.world_model import WorldModel
 from mambadream_lite.show.plots import fan
 from mambadream_lite.show.style import MARKET
 
@@ -21,7 +21,7 @@ CONTEXT = 250  # ticks that the model sees before the dream
 
 
 def dream_explorer(
-    model: MambaWorldModel, market: Market, dates: list[str], *, seed: int = 0
+    model: WorldModel, market: Market, dates: list[str], *, seed: int = 0
 ) -> widgets.VBox:
     """Choose a day and dream from it (chapter 05).
 

@@ -69,7 +69,7 @@ def test_the_states_it_started_from_stay_as_they_were(market: Market, start) -> 
     hidden = start(model)
     before = [(s.conv.clone(), s.ssm.clone()) for s in hidden]
     with torch.no_grad():
-        step = model.stepper(hidden)
+        step = model.stepper(hidden, 10)
         step(market.features[:, 20])
     assert isinstance(step, FusedStep)
     for state, (conv, ssm) in zip(hidden, before, strict=True):
@@ -79,7 +79,7 @@ def test_the_states_it_started_from_stay_as_they_were(market: Market, start) -> 
 def test_who_wants_a_gradient_gets_the_eager_step(market: Market, start) -> None:
     model = build()
     hidden = start(model)
-    step = model.stepper(hidden)
+    step = model.stepper(hidden, 10)
     assert isinstance(step, EagerStep)
     law, _, _ = step(market.features[:, 20])
     law.log_prob(market.features[:, 21]).sum().backward()
@@ -92,7 +92,7 @@ def test_a_model_without_a_mixture_steps_too(market: Market) -> None:
     model.fit_scaler(market)
     with torch.no_grad():
         law, _, hidden = model(market.features[:, :20])
-        step = model.stepper(hidden)
+        step = model.stepper(hidden, 10)
         known, _, _ = model(market.features[:, 20], hidden)
         torch.testing.assert_close(step(market.features[:, 20])[0].mean, known.mean)
 
@@ -105,7 +105,7 @@ def test_an_ensemble_steps_its_members_and_draws_from_their_mixture(market: Mark
     x = market.features[:, 20]
     with torch.no_grad():
         hidden = ensemble(market.features[:, :20])[2]
-        law, reward, risk = ensemble.stepper(hidden)(x)
+        law, reward, risk = ensemble.stepper(hidden, 1)(x)
         known, its_reward, _ = ensemble(x, hidden)
         torch.testing.assert_close(reward, its_reward, rtol=1e-4, atol=1e-9)
         torch.testing.assert_close(risk, known.stddev[:, 0] * ensemble.velocity_unit)
