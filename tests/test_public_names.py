@@ -35,8 +35,6 @@ PUBLIC = {
 # What each one will be, and the chapter that will teach it. A name leaves this list when it
 # can be imported.
 COMING = {
-    "DreamEnv": "a dream as a gymnasium environment, chapter 07",
-    "MarketEnv": "a market as a gymnasium environment, chapter 07",
     "backtest": "utility with bootstrap intervals, chapter 11",
 }
 NAMES = [(folder, name) for folder, names in PUBLIC.items() for name in names]

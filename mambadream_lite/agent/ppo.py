@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 
 from mambadream_lite.agent.policies import Observation, bar_of, observation_at
+from mambadream_lite.dream.desk import BELIEFS, REWARD_UNIT, trader_inputs
 from mambadream_lite.dream.rollout import Dream, dream, observe
 from mambadream_lite.market.account import Account, AccountState
 from mambadream_lite.market.features import Market, Scaler
 from mambadream_lite.model.world_model import WorldModel
 
 LEVELS = (-100.0, -30.0, -10.0, -3.0, -1.0, 0.0, 1.0, 3.0, 10.0, 30.0, 100.0)
-REWARD_UNIT = 1e-4  # rewards are counted in basis points of log growth
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class PPO:
         self.unit = world_model.velocity_unit
         self.levels = torch.tensor(self.config.levels, dtype=torch.float64)
         self.generator = torch.Generator().manual_seed(seed)
-        n_inputs = len(self.scaler.mean) + 4
+        n_inputs = len(self.scaler.mean) + BELIEFS
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.policy = _network(n_inputs, self.config.width, len(self.levels), gain=0.01)
@@ -113,16 +113,15 @@ class PPO:
 
     def inputs(self, observation: Observation, state: AccountState) -> Tensor:
         """What the networks see (N, I): scaled features, the model's belief, the position."""
-        belief = torch.stack(
-            [
-                20 * observation.reward / observation.risk,
-                (observation.risk / self.unit).log(),
-            ],
-            dim=-1,
+        return trader_inputs(
+            observation.features,
+            observation.reward,
+            observation.risk,
+            state,
+            mean=self.scaler.mean,
+            std=self.scaler.std,
+            unit=self.unit,
         )
-        leverage = state.leverage.sign() * state.leverage.abs().log1p()
-        own = torch.stack([leverage / 5, state.drawdown], dim=-1).float()
-        return torch.cat([self.scaler.transform(observation.features), belief, own], dim=-1)
 
     @torch.no_grad()
     def act(

@@ -1,5 +1,6 @@
 """Dreams: the generative loop of the world model."""
 
+from mambadream_lite.dream.env import DreamEnv, DreamVectorEnv, MarketEnv
 from mambadream_lite.dream.halt import (
     any_halt,
     disagreement_halt,
@@ -20,6 +21,9 @@ from mambadream_lite.dream.rollout import (
 __all__ = [
     "Belief",
     "Dream",
+    "DreamEnv",
+    "DreamVectorEnv",
+    "MarketEnv",
     "advance",
     "any_halt",
     "disagreement_halt",

@@ -67,8 +67,7 @@ def range_halt(model: WorldModel | Ensemble, limit: float = 6.0) -> Halt:
     """Ends a dream whose last tick lies ``limit`` training sds from the mean in any feature."""
     if not limit > 0:
         raise ValueError(f"limit must be positive, got {limit}")
-    member = model.members[0] if isinstance(model, Ensemble) else model
-    mean, std = member.feature_mean, member.feature_std
+    mean, std = model.feature_mean, model.feature_std
     return lambda features, law: ((features - mean) / std).abs().amax(-1) > limit
 
 

@@ -138,6 +138,11 @@ class Ensemble(nn.Module):
         return self.members[0].feature_mean
 
     @property
+    def feature_std(self) -> Tensor:
+        """The first member's."""
+        return self.members[0].feature_std
+
+    @property
     def blocks(self) -> nn.ModuleList:
         """The first member's blocks."""
         return self.members[0].blocks
