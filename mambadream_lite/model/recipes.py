@@ -27,7 +27,8 @@ from mambadream_lite.market.archive import clean_archive
 from mambadream_lite.market.worlds import make_daily_worlds
 from mambadream_lite.model.checkpoint import fingerprint, load_world_model, save_world_model
 from mambadream_lite.model.training import evaluate, fit
-from mambadream_lite.model.world_model import MambaWorldModel
+from mambadream_lite.model.transformer import TransformerWorldModel
+from mambadream_lite.model.world_model import MambaWorldModel, WorldModel
 
 PARAMS = HestonParams()  # the book's market
 SP500_SPLIT = ("1999-01-01", "2005-01-01", "2007-01-01", "2019-01-01")  # train, validate, test
@@ -44,10 +45,11 @@ class Recipe:
 
     Attributes:
         data: returns the training and the validation market.
-        model: arguments of ``MambaWorldModel``.
+        model: arguments of its class.
         stages: arguments of ``fit``, called once for each, one after the other.
         seed: of the initial weights and of the windows.
         base: the recipe whose model it starts from; None for fresh weights.
+        kind: the class of the model.
     """
 
     data: Callable[[], tuple[Market, Market]]
@@ -55,6 +57,7 @@ class Recipe:
     stages: tuple[dict, ...]
     seed: int = 0
     base: str | None = None
+    kind: type[WorldModel] = MambaWorldModel
 
 
 def heston_market(n_paths: int, n_steps: int, seed: int) -> Market:
@@ -98,6 +101,7 @@ RECIPES = {
     # two more members of an ensemble: other weights and windows, the same market
     "heston-1": Recipe(heston_data, {}, HESTON_STAGES, seed=1),
     "heston-2": Recipe(heston_data, {}, HESTON_STAGES, seed=2),
+    "transformer": Recipe(heston_data, {}, HESTON_STAGES, kind=TransformerWorldModel),
     "worlds": Recipe(
         worlds_data, SMALL, ({"n_steps": 5000, "batch_size": 16, "window": 256, "val_every": 500},)
     ),
@@ -149,7 +153,7 @@ def make(
     """
     train, val = recipe.data()
     torch.manual_seed(recipe.seed)
-    model = MambaWorldModel(**recipe.model)
+    model = recipe.kind(**recipe.model)
     if base is not None:
         model = load_world_model(base)[0].requires_grad_(True)
     for stage in recipe.stages:

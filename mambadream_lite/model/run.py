@@ -65,8 +65,11 @@ class Run:
     ) -> Run:
         """A run at step 0: AdamW and a one-cycle learning rate of ``n_steps`` steps."""
         optimizer = torch.optim.AdamW(_groups(model, weight_decay), lr=lr, betas=(0.9, 0.98))
+        warm_up = min(0.1 * n_steps, 50)
+        if warm_up == 1:  # OneCycleLR divides by the length of its first phase less one
+            warm_up = 1.5
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=lr, total_steps=n_steps, pct_start=min(0.1, 50 / n_steps)
+            optimizer, max_lr=lr, total_steps=n_steps, pct_start=warm_up / n_steps
         )
         return cls(model, optimizer, schedule, np.random.default_rng(seed))
 

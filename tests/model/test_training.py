@@ -8,7 +8,7 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from mambadream_lite.market import HestonParams, Market, make_heston_market
-from mambadream_lite.model import MambaWorldModel, evaluate, fit, sample_windows, training
+from mambadream_lite.model import MambaWorldModel, evaluate, fit, run, sample_windows, training
 
 
 def small_model(seed: int = 0) -> MambaWorldModel:
@@ -168,6 +168,18 @@ def test_the_scaler_is_fitted_on_training_data_alone(market: Market) -> None:
     train(model, market, val=other)
     expected = market.features.reshape(-1, 6).mean(0)
     assert torch.allclose(model.feature_mean, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 9, 10, 11, 500])
+def test_the_learning_rate_rises_and_falls_at_any_length(market: Market, n_steps: int) -> None:
+    begun = run.Run.start(small_model(), n_steps, 3e-3, 0.01, 0)
+    rates = []
+    for _ in range(n_steps):
+        rates.append(begun.optimizer.param_groups[0]["lr"])
+        begun.optimizer.step()
+        begun.schedule.step() if len(rates) < n_steps else None
+    assert max(rates) <= 3e-3 * (1 + 1e-9) and all(np.isfinite(rates)) and min(rates) >= 0
+    assert n_steps < 3 or rates[-1] < 1e-3 * max(rates)
 
 
 def test_a_scaler_can_be_kept(market: Market) -> None:
