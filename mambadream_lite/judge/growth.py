@@ -34,7 +34,7 @@ from mambadream_lite.model.recipes import (
     make,
 )
 
-SEEDS = {200: (0, 1, 2, 3, 4), 20: (0, 1, 2), 2: (0, 1, 2)}  # by paths of about a year each
+SEEDS = {200: (0, 1, 2, 3, 4), 20: (0, 1), 2: (0, 1)}  # by paths of about a year each
 STAGES = ("short windows", "long windows")
 CONTEXT_SEED, N_CONTEXTS, CONTEXT = 105, 1024, 500
 

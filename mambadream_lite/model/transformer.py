@@ -155,9 +155,10 @@ class CachedStep:
     """
 
     def __init__(self, model: TransformerWorldModel, hidden: Hidden, horizon: int) -> None:
+        from mambadream_lite.model.attend_cpu import attend
         from mambadream_lite.model.step_cpu import Frame
 
-        self.frame, self.model = Frame(model, len(hidden[0].keys)), model
+        self.frame, self.model, self.attend = Frame(model, len(hidden[0].keys)), model, attend
         self.length = hidden[0].keys.shape[2]
         self.caches = []
         for state in hidden:
@@ -175,8 +176,7 @@ class CachedStep:
         ):
             query, key, value, forward = block.project(norm(y).unsqueeze(1), now)
             cache[0, :, :, now], cache[1, :, :, now] = key.squeeze(2), value.squeeze(2)
-            keys, values = cache[:, :, :, : now + 1]
-            out = nnf.scaled_dot_product_attention(query, keys, values)
-            y += block.join(out, forward).squeeze(1)
+            out = self.attend(query.squeeze(2), *cache, now + 1)
+            y += block.join(out.unsqueeze(2), forward).squeeze(1)
         self.length += 1
         return self.frame.leave(y)

@@ -20,19 +20,23 @@ def fan(
     color: str = DREAM,
     label: str = "dream",
 ) -> None:
-    """Draw futures (N, H) as a fan: their median, middle half and middle 90 %."""
+    """Draw futures (N, H) as a fan: their median, middle half and middle 90 %.
+
+    NaN is a future that is over; where all are, nothing is drawn.
+    """
     values = np.asarray(torch.as_tensor(samples))
-    x = np.arange(values.shape[1]) if x is None else x
+    values = values[:, ~np.isnan(values).all(axis=0)]
+    x = np.arange(values.shape[1]) if x is None else x[: values.shape[1]]
     for low, high in BANDS:
         ax.fill_between(
             x,
-            np.quantile(values, low, axis=0),
-            np.quantile(values, high, axis=0),
+            np.nanquantile(values, low, axis=0),
+            np.nanquantile(values, high, axis=0),
             color=color,
             alpha=0.22,
             linewidth=0,
         )
-    ax.plot(x, np.median(values, axis=0), color=color, label=f"{label}: median, 50 %, 90 %")
+    ax.plot(x, np.nanmedian(values, axis=0), color=color, label=f"{label}: median, 50 %, 90 %")
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mambadream_lite.dream.rollout import dream
+from mambadream_lite.dream import dream, range_halt
 from mambadream_lite.market.features import VOLATILITY, Market
 from mambadream_lite.model.world_model import WorldModel
 from mambadream_lite.show.plots import fan
@@ -43,6 +43,7 @@ def dream_explorer(
     heat = widgets.FloatSlider(1.0, min=0.25, max=2.0, step=0.25, description="temperature")
     horizon = widgets.IntSlider(20, min=5, max=120, step=5, description="horizon")
     count = widgets.IntSlider(200, min=50, max=2000, step=50, description="dreams")
+    limit = widgets.FloatSlider(6.0, min=2.0, max=10.0, step=0.5, description="halt at (sds)")
     button = widgets.Button(description="Dream", button_style="primary")
     picture = widgets.HTML()
 
@@ -58,13 +59,18 @@ def dream_explorer(
             horizon=horizon.value,
             generator=generator,
             temperature=heat.value,
+            halt=range_halt(model, limit.value),
         )
         came = market.price[0, t + 1 : t + 2 + horizon.value].log()
-        picture.value = _svg(100 * dreams.log_price, 100 * (came - came[0]), day.value)
+        # a dream that is over is no longer drawn
+        seen = dreams.log_price.clone()
+        seen[:, 1:][~dreams.alive] = torch.nan
+        alive = dreams.alive[:, -1].double().mean().item()
+        picture.value = _svg(100 * seen, 100 * (came - came[0]), day.value, alive)
 
     button.on_click(draw)
     draw()
-    controls = [day, shock, heat, horizon, count]
+    controls = [day, shock, heat, horizon, count, limit]
     for control in controls:
         control.layout.max_width = "100%"
         control.style.description_width = "7em"
@@ -80,13 +86,14 @@ def _index(market: Market, date: str) -> int:
     return t
 
 
-def _svg(dreams: Tensor, came: Tensor, date: str) -> str:
+def _svg(dreams: Tensor, came: Tensor, date: str, alive: float) -> str:
     """The fan and what came, as svg text (Figure is used directly: no window, no state)."""
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     ax = figure.subplots()
     fan(ax, dreams, label="dreams")
     ax.plot(came.numpy(), color=MARKET, label="what came")
     ax.set(xlabel=f"bars after {date}", ylabel="log price from then (%)")
+    ax.set_title(f"{alive:.0%} of the dreams alive at the horizon")
     ax.legend()
     text = io.StringIO()
     with plt.rc_context({"svg.hashsalt": "mambadream"}):

@@ -14,6 +14,7 @@ from mambadream_lite.model import (
     load_world_model,
     save_world_model,
 )
+from mambadream_lite.model.attend_cpu import attend
 from mambadream_lite.model.transformer import CachedStep, TransformerBlock
 from mambadream_lite.model.world_model import EagerStep
 
@@ -102,6 +103,18 @@ def test_the_cached_step_is_the_models_own(transformer, market: Market) -> None:
             )
             torch.testing.assert_close(reward, its_reward, rtol=1e-4, atol=1e-9)
             torch.testing.assert_close(risk, its_risk, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 40])
+def test_compiled_attention_is_pytorchs(length: int) -> None:
+    generator = torch.Generator().manual_seed(length)
+    query = 3 * torch.randn(5, 2, 8, generator=generator)
+    cache = torch.randn(2, 5, 2, 40, 8, generator=generator)
+    known = torch.nn.functional.scaled_dot_product_attention(
+        query.unsqueeze(2), *cache[:, :, :, :length]
+    )
+    found = attend(query, *cache, length)
+    torch.testing.assert_close(found, known.squeeze(2), rtol=1e-4, atol=1e-6)
 
 
 def test_its_dreams_are_its_forecasts(transformer, market: Market) -> None:

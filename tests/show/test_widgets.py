@@ -40,12 +40,31 @@ def test_a_date_that_cannot_be_dreamt_from_is_named(world, date, why):
         dream_explorer(*world, [date])
 
 
+def test_a_tighter_halt_leaves_fewer_dreams_and_says_how_many(world, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "mambadream_lite.show.widgets._svg",
+        lambda dreams, came, date, alive: seen.append((dreams, alive)) or "<svg",
+    )
+    box = dream_explorer(*world, ["2007-06-29"])
+    controls = {child.description: child for child in box.children if hasattr(child, "description")}
+    for limit in (10.0, 2.0):
+        controls["halt at (sds)"].value = limit
+        controls["Dream"].click()
+    (loose, most), (tight, fewer) = seen[-2:]
+    assert fewer < most <= 1
+    for dreams, alive in ((loose, most), (tight, fewer)):
+        over = dreams.isnan()
+        assert 1 - over[:, -1].double().mean().item() == pytest.approx(alive)
+        assert (over[:, 1:] >= over[:, :-1]).all() and not over[:, 0].any()
+
+
 def test_what_came_is_what_the_market_did(world, monkeypatch):
     """The line drawn beside the dreams begins at the close of the chosen day."""
     drawn = {}
     monkeypatch.setattr(
         "mambadream_lite.show.widgets._svg",
-        lambda dreams, came, date: drawn.update(came=came) or "<svg",
+        lambda dreams, came, date, alive: drawn.update(came=came) or "<svg",
     )
     model, market = world
     dream_explorer(model, market, ["2008-09-15"])
