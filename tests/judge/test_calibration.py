@@ -7,6 +7,7 @@ from mambadream_lite.judge.calibration import coverage, sum_pit
 from mambadream_lite.model import MambaWorldModel
 from mambadream_lite.model.heads import MixtureOfGaussians
 from mambadream_lite.model.recipes import heston_market
+from mambadream_lite.model.world_model import EagerStep
 
 
 @pytest.fixture
@@ -44,6 +45,9 @@ class Toy(MambaWorldModel):
         law = MixtureOfGaussians(zero[..., 0], zero, factor, torch.zeros(6), torch.ones(6))
         hidden = super().forward(x, hidden)[2]
         return law, zero[..., 0, 0], hidden
+
+    def stepper(self, hidden, horizon):
+        return EagerStep(self, hidden)  # the fused step would go round ``forward``
 
 
 @pytest.mark.parametrize(("sd", "variance"), [(1.0, 1 / 12), (2.0, None)])
