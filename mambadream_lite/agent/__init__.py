@@ -4,14 +4,15 @@ from mambadream_lite.agent.mpc import MPC, Decision, base_rate
 from mambadream_lite.agent.optimal import OptimalRule
 from mambadream_lite.agent.policies import (
     BuyAndHold,
-    Episode,
+    Flat,
+    MomentRule,
     MovingAverageRule,
     Observation,
     Policy,
-    replay,
-    trade_log,
 )
-from mambadream_lite.agent.ppo import PPO, PPOConfig, dream_and_train
+from mambadream_lite.agent.ppo import PPO, PPOConfig
+from mambadream_lite.agent.practice import dream_and_train
+from mambadream_lite.agent.trading import Episode, replay, trade_log
 
 __all__ = [
     "MPC",
@@ -19,6 +20,8 @@ __all__ = [
     "BuyAndHold",
     "Decision",
     "Episode",
+    "Flat",
+    "MomentRule",
     "MovingAverageRule",
     "Observation",
     "OptimalRule",

@@ -1,25 +1,33 @@
 """PPO over batches of dreams (chapter 07).
 
-Schulman et al. (2017) on one page, with generalised advantages (Schulman et al., 2016). Two
-ends of an episode are kept apart: at the horizon the future is cut off but goes on, so its
-value is bootstrapped; after ruin there is none.
+Schulman et al. (2017) on one page, with generalised advantages (Schulman et al., 2016). Three
+ends of an episode are kept apart. At the horizon the future is cut off but goes on, so its value
+is bootstrapped. After ruin there is none. Where a dream is halted the desk closes the position
+at its cost and waits: an early end never pays.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
-from torch.distributions import Categorical
 
-from mambadream_lite.agent.policies import Observation, bar_of, observation_at
-from mambadream_lite.dream.desk import BELIEFS, REWARD_UNIT, trader_inputs
-from mambadream_lite.dream.rollout import Dream, dream, observe
+from mambadream_lite.agent.network import ActorCritic
+from mambadream_lite.agent.policies import Observation
+from mambadream_lite.dream.desk import Desk, n_inputs, trader_inputs
+from mambadream_lite.dream.quote import Quoted
+from mambadream_lite.dream.rollout import Dream
 from mambadream_lite.market.account import Account, AccountState
-from mambadream_lite.market.features import Market, Scaler
+from mambadream_lite.market.contract import VolatilityContract
+from mambadream_lite.model.checkpoint import read_tensors, write_whole
+from mambadream_lite.model.ensemble import Ensemble
 from mambadream_lite.model.world_model import WorldModel
 
+FORMAT = "mambadream-ppo-1"
 LEVELS = (-100.0, -30.0, -10.0, -3.0, -1.0, 0.0, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 
@@ -28,21 +36,24 @@ class PPOConfig:
     """Settings of PPO; the defaults are the ones that the book uses.
 
     Attributes:
-        levels: leverages to choose from.
+        levels: leverages of the asset to choose from.
+        contract_levels: of the volatility contract; empty: it is not traded.
         gamma, lam: discount, and lambda of the generalised advantage.
         lr, epochs, minibatches: of the optimiser, on each batch of episodes.
         clip: of the probability ratio.
         entropy: weight of the entropy bonus.
         width: of the two hidden layers.
-        expected_reward: score a tick by the model's expected growth (mean and variance of
-            its own forecast) instead of by the growth of the one path that was drawn.
-        drawdown_penalty: price of a new drawdown, per unit of log equity lost from the peak.
+        beliefs: see the model's expected return and risk beside the raw features.
+        expected_reward: score a tick of the asset by the model's expected growth (mean and
+            variance of its own forecast) instead of by the growth of the one path that was drawn.
+        drawdown_penalty: price of a new drawdown, per unit of equity lost from the peak.
         worst_reward: losses of one tick are clipped here (log growth); gains never are.
         inertia: logit that the level now held starts with over the others. Turning over costs:
             an agent that begins by trading at random learns only to stop.
     """
 
     levels: tuple[float, ...] = LEVELS
+    contract_levels: tuple[float, ...] = ()
     gamma: float = 0.9
     lam: float = 0.8
     lr: float = 3e-3
@@ -51,15 +62,20 @@ class PPOConfig:
     clip: float = 0.2
     entropy: float = 0.004
     width: int = 64
+    beliefs: bool = True
     expected_reward: bool = True
-    drawdown_penalty: float = 0.1
+    drawdown_penalty: float = 0.02
     worst_reward: float = -0.5
     inertia: float = 4.0
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """N episodes of H ticks under one policy; (N, H) each, inputs (N, H, I)."""
+    """N episodes of H ticks under one policy; (N, H) each, inputs (N, H, I), choice (N, H, 1 or 2).
+
+    ``ruined`` marks the tick of ruin, ``halted`` the ticks of a dream that is over, ``ended`` all
+    that is not to be learned from.
+    """
 
     inputs: Tensor
     held: Tensor
@@ -67,61 +83,52 @@ class Rollout:
     log_prob: Tensor
     reward: Tensor
     ruined: Tensor
-    ended: Tensor  # the account was already ruined, or the dream halted: not to be learned from
+    halted: Tensor
+    ended: Tensor
     last_inputs: Tensor
 
 
 class PPO:
-    """An agent that picks a leverage before each tick.
+    """An agent that picks a leverage before each tick, of one instrument or of two.
 
     Args:
         world_model: gives the scaler of the features, and the unit of velocity.
         account: costs, margin, liquidation.
         config: settings.
         seed: of the initial weights, of the actions drawn and of the minibatches.
+        contract: the volatility contract, if ``config.contract_levels`` has levels for it.
 
     Raises:
-        ValueError: a level above the account's ``max_leverage``.
+        ValueError: a level above the account's ``max_leverage``, or levels of a contract without
+            the contract, or the other way round.
     """
 
     def __init__(
         self,
-        world_model: WorldModel,
+        world_model: WorldModel | Ensemble,
         account: Account,
         config: PPOConfig | None = None,
         *,
         seed: int,
+        contract: VolatilityContract | None = None,
     ) -> None:
         self.config = PPOConfig() if config is None else config
         limit = account.config.max_leverage
-        if max(abs(level) for level in self.config.levels) > limit:
-            raise ValueError(f"levels {self.config.levels} go beyond max_leverage {limit}")
-        self.account = account
-        self.scaler = Scaler()
-        self.scaler.mean, self.scaler.std = world_model.feature_mean, world_model.feature_std
-        self.unit = world_model.velocity_unit
-        self.levels = torch.tensor(self.config.levels, dtype=torch.float64)
+        for name in ("levels", "contract_levels"):
+            levels = getattr(self.config, name)
+            if any(abs(level) > limit for level in levels):
+                raise ValueError(f"{name} {levels} go beyond max_leverage {limit}")
+        if (contract is None) != (not self.config.contract_levels):
+            raise ValueError("contract and config.contract_levels must be given together")
+        self.model, self.account, self.contract = world_model, account, contract
         self.generator = torch.Generator().manual_seed(seed)
-        n_inputs = len(self.scaler.mean) + BELIEFS
+        shown = {"beliefs": self.config.beliefs, "contract": contract is not None}
+        inputs = n_inputs(world_model.config["d_input"], **shown)
+        sizes = (self.config.levels, self.config.contract_levels, self.config.width)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.policy = _network(n_inputs, self.config.width, len(self.levels), gain=0.01)
-            self.value = _network(n_inputs, self.config.width, 1, gain=1.0)
-        self.inertia = nn.Parameter(torch.tensor(self.config.inertia))
-        self.parameters = [self.inertia, *self.policy.parameters(), *self.value.parameters()]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=self.config.lr, eps=1e-5)
-
-    def inputs(self, observation: Observation, state: AccountState) -> Tensor:
-        """What the networks see (N, I): scaled features, the model's belief, the position."""
-        return trader_inputs(
-            observation.features,
-            observation.reward,
-            observation.risk,
-            state,
-            mean=self.scaler.mean,
-            std=self.scaler.std,
-            unit=self.unit,
-        )
+            self.network = ActorCritic(inputs, *sizes, self.config.inertia)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), self.config.lr, eps=1e-5)
 
     @torch.no_grad()
     def act(
@@ -130,36 +137,44 @@ class PPO:
         state: AccountState,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Leverage (N,): the likeliest level, or one drawn if a generator is given."""
-        logits = self._logits(self.inputs(observation, state), self._held(state))
-        choice = logits.argmax(-1) if generator is None else _draw(logits, generator)
-        return self.levels[choice]
+        """Leverage (N,), or (N, 2) with contracts: the likeliest, or drawn if a generator is given.
 
-    def _held(self, state: AccountState) -> Tensor:
-        """Index (N,) of the level nearest to the leverage now held."""
-        return (state.leverage.unsqueeze(-1) - self.levels).abs().argmin(-1)
-
-    def _logits(self, inputs: Tensor, held: Tensor) -> Tensor:
-        """Preference for each level (N, levels)."""
-        stay = nn.functional.one_hot(held, len(self.levels))
-        return self.policy(inputs) + self.inertia * stay
+        Raises:
+            ValueError: an agent that trades the contract, on a path without quotes for it.
+        """
+        if self.contract is not None and observation.strike is None:
+            raise ValueError("observation has no strike: the agent needs a path from quote()")
+        inputs = trader_inputs(
+            observation.features,
+            observation.reward,
+            observation.risk,
+            state,
+            self.model,
+            strike=None if self.contract is None else observation.strike,
+            beliefs=self.config.beliefs,
+        )
+        choice = self.network.choose(inputs, self.network.held(state), generator)
+        return self.network.target(choice)
 
     def learn(self, path: Dream) -> float:
-        """Trade once along every path, then improve; returns the mean reward (bp a tick)."""
+        """Trade once along every path, then improve; returns the mean reward (bp a tick).
+
+        Where every path was halted before its first tick there is nothing to learn: 0.
+
+        Raises:
+            ValueError: an agent that trades the contract on a path without quotes, or the
+                other way round.
+        """
+        if isinstance(path, Quoted) != (self.contract is not None):
+            raise ValueError("path must be quoted if and only if the agent trades the contract")
         rollout = self._collect(path)
         advantage, target = self._advantages(rollout)
         learned = ~rollout.ended
-        batch = [
-            z[learned]
-            for z in (
-                rollout.inputs,
-                rollout.held,
-                rollout.choice,
-                rollout.log_prob,
-                advantage,
-                target,
-            )
-        ]
+        if not learned.any():
+            return 0.0
+        names = ("inputs", "held", "choice", "log_prob")
+        batch = [getattr(rollout, name)[learned] for name in names]
+        batch += [advantage[learned], target[learned]]
         for _ in range(self.config.epochs):
             order = torch.randperm(len(batch[0]), generator=self.generator)
             for rows in order.chunk(self.config.minibatches):
@@ -168,65 +183,60 @@ class PPO:
 
     @torch.no_grad()
     def _collect(self, path: Dream) -> Rollout:
-        config = self.config
+        config, network, n = self.config, self.network, len(path)
+        desk = Desk(
+            self.model,
+            self.account,
+            n,
+            drawdown_penalty=config.drawdown_penalty,
+            worst_reward=config.worst_reward,
+            expected_reward=config.expected_reward,
+            beliefs=config.beliefs,
+        )
+        desk.paths = path
         # every dream begins with a position drawn at random, so that holding, adding and
         # getting out are all tried in every state of the market
-        start = torch.randint(len(self.levels), (len(path),), generator=self.generator)
-        state = self.account.open(len(path), self.levels[start])
+        start = torch.randint(network.sizes[0], (n,), generator=self.generator)
+        everyone, row = torch.ones(n, dtype=torch.bool), torch.arange(n)
+        desk.seat(everyone, row, 0 * row, path.horizon, network.levels[start])
         columns: dict[str, list[Tensor]] = {
-            f: [] for f in Rollout.__dataclass_fields__ if f != "last_inputs"
+            name: [] for name in Rollout.__dataclass_fields__ if name != "last_inputs"
         }
         for h in range(path.horizon):
-            inputs = self.inputs(observation_at(path, h), state)
-            held = self._held(state)
-            logits = self._logits(inputs, held)
-            choice = _draw(logits, self.generator)
-            target = self.levels[choice]
-            after = self.account.step(state, target, *bar_of(path, h))
-            grown = self._growth(path, h, state, target, after)
-            fall = after.drawdown.clamp(max=0.999) - state.drawdown.clamp(max=0.999)
-            reward = grown.clamp(min=config.worst_reward)
-            reward = reward - config.drawdown_penalty * fall.clamp(min=0.0)
-            newly = after.ruined & ~state.ruined
-            reward = torch.where(newly, config.worst_reward, reward)
+            inputs, held = desk.see(), network.held(desk.state)
+            choice = network.choose(inputs, held, self.generator)
+            before, halted = desk.state.ruined, ~path.alive[:, h]
+            target = network.target(choice)
+            target = torch.where(halted if target.ndim == 1 else halted[:, None], 0.0, target)
+            reward, ruined, _ = desk.trade(target)
             entry = {
                 "inputs": inputs,
                 "held": held,
                 "choice": choice,
-                "log_prob": Categorical(logits=logits).log_prob(choice),
-                "reward": (reward / REWARD_UNIT).float(),
-                "ruined": newly,
-                "ended": state.ruined | ~path.alive[:, h],
+                "log_prob": network.judge(inputs, held, choice)[0],
+                "reward": reward.float(),
+                "ruined": ruined & ~before,
+                "halted": halted,
+                "ended": before | halted,
             }
             for name, column in columns.items():
                 column.append(entry[name])
-            state = after
-        # the observation after the last tick needs a forecast that was never made; the last
-        # forecast made stands in for it in the value of the cut-off future
-        last = observation_at(path, path.horizon - 1)
-        last = Observation(path.features[:, -1], last.reward, last.risk, path.log_price)
         stacked = {name: torch.stack(column, dim=1) for name, column in columns.items()}
-        return Rollout(**stacked, last_inputs=self.inputs(last, state))
-
-    def _growth(
-        self, path: Dream, h: int, state: AccountState, target: Tensor, after: AccountState
-    ) -> Tensor:
-        """Log growth (N,) of tick h: expected under the model's forecast, or as it came."""
-        if not self.config.expected_reward:
-            return (after.equity / state.equity.clamp(min=1e-12)).clamp(min=1e-12).log()
-        mean, risk = path.reward[:, h].double(), path.risk[:, h].double()
-        cost = self.account.config.turnover_cost * (target - state.leverage).abs()
-        return target * mean - 0.5 * (target * risk).square() - cost
+        return Rollout(**stacked, last_inputs=desk.see())
 
     @torch.no_grad()
     def _advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        """Generalised advantages and value targets (N, H); no future after ruin."""
+        """Generalised advantages and value targets (N, H).
+
+        No future after ruin. After a halt the future is what closing the position costs.
+        """
         config = self.config
-        values = self.value(rollout.inputs).squeeze(-1)
-        following = self.value(rollout.last_inputs).squeeze(-1)
+        values = self.network.value(rollout.inputs).squeeze(-1)
+        values = torch.where(rollout.halted, rollout.reward, values)
+        following = self.network.value(rollout.last_inputs).squeeze(-1)
         advantage, running = torch.zeros_like(values), torch.zeros_like(following)
         for h in reversed(range(values.shape[1])):
-            goes_on = (~rollout.ruined[:, h]).float()
+            goes_on = (~rollout.ruined[:, h] & ~rollout.halted[:, h]).float()
             error = rollout.reward[:, h] + config.gamma * goes_on * following - values[:, h]
             running = error + config.gamma * config.lam * goes_on * running
             advantage[:, h] = running
@@ -242,81 +252,65 @@ class PPO:
         advantage: Tensor,
         target: Tensor,
     ) -> None:
-        law = Categorical(logits=self._logits(inputs, held))
-        ratio = (law.log_prob(choice) - old).exp()
+        log_prob, entropy = self.network.judge(inputs, held, choice)
+        ratio = (log_prob - old).exp()
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         clipped = ratio.clamp(1 - self.config.clip, 1 + self.config.clip)
         gain = torch.minimum(ratio * advantage, clipped * advantage).mean()
         scale = target.std() + 1e-8
-        error = ((self.value(inputs).squeeze(-1) - target) / scale).square().mean()
-        loss = -gain + 0.5 * error - self.config.entropy * law.entropy().mean()
+        error = ((self.network.value(inputs).squeeze(-1) - target) / scale).square().mean()
+        loss = -gain + 0.5 * error - self.config.entropy * entropy.mean()
         self.optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, 0.5)
+        nn.utils.clip_grad_norm_(self.network.parameters(), 0.5)
         self.optimizer.step()
 
+    def save(self, path: str | Path) -> Path:
+        """Write weights, optimiser and generator, whole or not at all: learning goes on from it."""
+        adam = self.optimizer.state_dict()
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        for i, moments in adam["state"].items():
+            tensors |= {f"adam.{i}.{k}": v for k, v in moments.items()}
+        tensors["generator"] = self.generator.get_state()
+        header = {
+            "format": FORMAT,
+            "config": json.dumps(asdict(self.config)),
+            "contract": json.dumps(self.contract and asdict(self.contract)),
+            "groups": json.dumps(adam["param_groups"]),
+        }
+        whole = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
+        return write_whole(Path(path), save(whole, metadata=header))
 
-def dream_and_train(
-    world_model: WorldModel,
-    agent: PPO,
-    start_state: Market | Tensor,
-    horizon: int = 50,
-    *,
-    n_dreams: int = 4,
-    n_rounds: int = 40,
-    n_starts: int = 64,
-    n_passes: int = 4,
-    generator: torch.Generator | None = None,
-) -> list[float]:
-    """Train an agent inside a frozen model's dreams (chapter 07).
+    @classmethod
+    def load(cls, path: str | Path, world_model: WorldModel | Ensemble, account: Account) -> PPO:
+        """Read an agent that ``save`` wrote; it goes on learning as if it had never stopped.
 
-    Each round picks ``n_starts`` of the contexts and dreams ``n_dreams`` futures of each. The
-    agent trades in them and learns, ``n_passes`` times: its orders move nothing, so a dream
-    serves more than once. Not one tick of the market is touched.
-
-    Args:
-        world_model: frozen; no gradient reaches it.
-        agent: learns in place.
-        start_state: contexts to dream from, a ``Market`` or raw features (B, T, F).
-        horizon: ticks of a dream.
-        n_dreams, n_starts: futures a context, contexts a round.
-        n_rounds: rounds of dreaming and learning.
-        n_passes: times that the agent trades in the same dreams.
-        generator: of the starts and of the dreams; the agent's own, which its seed began, if None.
-
-    Returns:
-        Mean reward of each round, basis points a tick, penalties included.
-    """
-    belief = observe(world_model, start_state)
-    generator = agent.generator if generator is None else generator
-    curve = []
-    for _ in range(n_rounds):
-        rows = torch.randint(len(belief.features), (n_starts,), generator=generator)
-        path = dream(
-            world_model,
-            belief.take(rows),
-            n_dreams=n_dreams,
-            horizon=horizon,
-            generator=generator,
+        Raises:
+            ValueError: a file that is cut or no agent, or a model with other features.
+        """
+        header, tensors = read_tensors(Path(path), "cpu")
+        if header.get("format") != FORMAT:
+            raise ValueError(f"path: {path} is not a {FORMAT} file: {header.get('format')!r}")
+        settings = {
+            k: tuple(v) if isinstance(v, list) else v
+            for k, v in json.loads(header["config"]).items()
+        }
+        contract = json.loads(header["contract"])
+        contract = None if contract is None else VolatilityContract(**contract)
+        agent = cls(world_model, account, PPOConfig(**settings), seed=0, contract=contract)
+        weights = {k[8:]: v for k, v in tensors.items() if k.startswith("network.")}
+        expected, found = (
+            z["policy.0.weight"].shape for z in (agent.network.state_dict(), weights)
         )
-        curve.append(sum(agent.learn(path) for _ in range(n_passes)) / n_passes)
-    return curve
-
-
-def _draw(logits: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(-1)
-
-
-def _network(n_inputs: int, width: int, n_outputs: int, gain: float) -> nn.Sequential:
-    """Two tanh layers, orthogonal weights; a small last gain starts the policy near uniform."""
-    layers = [
-        nn.Linear(n_inputs, width),
-        nn.Tanh(),
-        nn.Linear(width, width),
-        nn.Tanh(),
-        nn.Linear(width, n_outputs),
-    ]
-    for layer, scale in ((layers[0], 2**0.5), (layers[2], 2**0.5), (layers[4], gain)):
-        nn.init.orthogonal_(layer.weight, scale)
-        nn.init.zeros_(layer.bias)
-    return nn.Sequential(*layers)
+        if expected != found:
+            raise ValueError(f"path: {path} sees {found[1]} inputs, this model gives {expected[1]}")
+        agent.network.load_state_dict(weights)
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("adam."):
+                _, i, key = name.split(".")
+                state.setdefault(int(i), {})[key] = value
+        groups = json.loads(header["groups"])
+        agent.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        agent.generator.set_state(tensors["generator"])
+        return agent

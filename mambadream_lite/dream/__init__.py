@@ -6,8 +6,12 @@ from mambadream_lite.dream.halt import (
     disagreement_halt,
     disagreement_threshold,
     feature_halt,
+    pause,
     range_halt,
+    surprise_threshold,
+    surprised,
 )
+from mambadream_lite.dream.quote import Quoted, quote
 from mambadream_lite.dream.rollout import (
     Belief,
     Dream,
@@ -24,6 +28,7 @@ __all__ = [
     "DreamEnv",
     "DreamVectorEnv",
     "MarketEnv",
+    "Quoted",
     "advance",
     "any_halt",
     "disagreement_halt",
@@ -32,6 +37,10 @@ __all__ = [
     "feature_halt",
     "foreseen",
     "observe",
+    "pause",
+    "quote",
     "range_halt",
+    "surprise_threshold",
+    "surprised",
     "watch",
 ]

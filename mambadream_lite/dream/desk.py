@@ -12,15 +12,22 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
+from mambadream_lite.dream.quote import Quoted
 from mambadream_lite.dream.rollout import Dream
-from mambadream_lite.market.account import Account, AccountState, Flows
+from mambadream_lite.market.account import BP, Account, AccountState, Flows
+from mambadream_lite.market.features import REFERENCE_VOLATILITY
 from mambadream_lite.model.ensemble import Ensemble
 from mambadream_lite.model.world_model import WorldModel
 
-REWARD_UNIT = 1e-4  # rewards are counted in basis points of log growth
+REWARD_UNIT = BP  # rewards are counted in basis points of log growth
 SEEN_LIMIT = 20.0  # beyond which an input is no longer told apart
-BELIEFS = 4  # inputs beside the features: expected return, risk, leverage, drawdown
 MEAN_GAIN = 20.0  # an expected return of a twentieth of its sd is a strong signal
+LEAST_EQUITY = 1e-12  # what a logarithm makes of nothing
+
+
+def n_inputs(n_features: int, *, beliefs: bool = True, contract: bool = False) -> int:
+    """Number of columns of ``trader_inputs``."""
+    return n_features + 2 * beliefs + contract + 2
 
 
 def trader_inputs(
@@ -28,24 +35,33 @@ def trader_inputs(
     reward: Tensor,
     risk: Tensor,
     state: AccountState,
+    model: WorldModel | Ensemble,
     *,
-    mean: Tensor,
-    std: Tensor,
-    unit: float,
+    strike: Tensor | None = None,
+    beliefs: bool = True,
 ) -> Tensor:
-    """What a trader's network sees (N, F + 4): scaled features, the model's belief, the account.
+    """What a trader's network sees (N, I): scaled features, the model's belief, the account.
 
     Args:
         features: (N, F) the last closed tick, raw units.
         reward, risk: (N,) the model's expected return of the coming tick, and its sd.
         state: the accounts.
-        mean, std: (F,) of the model's training data.
-        unit: log return of one unit of velocity.
+        model: gives the scaler, the unit of velocity and the length of a bar.
+        strike: (N,) of the volatility contract for the coming tick, if it can be traded: seen
+            as the log of the variance that the model expects over it, or alone without beliefs.
+        beliefs: show reward and risk.
     """
-    belief = torch.stack([MEAN_GAIN * reward / risk, (risk / unit).log()], dim=-1)
+    columns = []
+    if beliefs:
+        columns += [MEAN_GAIN * reward / risk, (risk / model.velocity_unit).log()]
+    if strike is not None:
+        expected = risk.double().square() / float(model.bar) if beliefs else REFERENCE_VOLATILITY**2
+        columns.append((expected / strike).log())
     leverage = state.leverage.sign() * state.leverage.abs().log1p()
-    own = torch.stack([leverage / 5, state.drawdown], dim=-1).float()
-    return torch.cat([(features - mean) / std, belief, own], dim=-1)
+    columns += [leverage / 5, state.drawdown]
+    scaled = (features - model.feature_mean) / model.feature_std
+    seen = torch.cat([scaled, torch.stack([c.float() for c in columns], dim=-1)], dim=-1)
+    return seen.clamp(-SEEN_LIMIT, SEEN_LIMIT)
 
 
 class Desk:
@@ -57,8 +73,10 @@ class Desk:
         n: accounts.
         drawdown_penalty: price of a new drawdown, per unit of equity lost from the peak.
         worst_reward: losses of one tick are clipped here (log growth); gains never are.
-        expected_reward: earn the growth that the model expects of a tick instead of the growth
-            that the path shows; costs, margin and ruin stay the path's.
+        expected_reward: earn the growth that the model expects of the asset instead of the
+            growth that the path shows; costs, margin, ruin and the volatility contract stay the
+            path's.
+        beliefs: show the model's expected return and risk.
     """
 
     def __init__(
@@ -70,13 +88,14 @@ class Desk:
         drawdown_penalty: float,
         worst_reward: float,
         expected_reward: bool,
+        beliefs: bool = True,
     ) -> None:
         if not (drawdown_penalty >= 0 and worst_reward < 0):
             raise ValueError(
                 "drawdown_penalty must not be negative and worst_reward must be, got "
                 f"{drawdown_penalty} and {worst_reward}"
             )
-        self.model, self.account = model, account
+        self.model, self.account, self.beliefs = model, account, beliefs
         self.drawdown_penalty, self.worst_reward = drawdown_penalty, worst_reward
         self.expected_reward = expected_reward
         self.paths: Dream | None = None
@@ -84,16 +103,18 @@ class Desk:
         self.row = torch.zeros(n, dtype=torch.long)
         self.tick, self.stop = torch.zeros_like(self.row), torch.zeros_like(self.row)
 
-    def seat(self, which: Tensor, row: Tensor, tick: Tensor, horizon: int) -> None:
+    def seat(
+        self, which: Tensor, row: Tensor, tick: Tensor, horizon: int, leverage: Tensor | float = 0.0
+    ) -> None:
         """Give the accounts ``which`` (N,) a fresh start at their row and tick, all (N,)."""
-        fresh = self.account.open(len(which))
+        fresh = self.account.open(len(which), leverage)
         self.state = _choose(which, fresh, self.state)
         self.row = torch.where(which, row, self.row)
         self.tick = torch.where(which, tick, self.tick)
         self.stop = torch.where(which, tick + horizon, self.stop)
 
     def see(self) -> Tensor:
-        """What each account sees before its next tick, (N, F + 4) float32.
+        """What each account sees before its next tick, (N, I) float32.
 
         After the last tick of a path no forecast of another was made; the last one stands in.
         """
@@ -103,15 +124,13 @@ class Desk:
         )
         ahead = self.tick.clamp(max=path.horizon - 1)
         reward, risk = path.reward[self.row, ahead], path.risk[self.row, ahead]
-        model = self.model
-        scaling = {"mean": model.feature_mean, "std": model.feature_std}
-        seen = trader_inputs(
-            features, reward, risk, self.state, **scaling, unit=model.velocity_unit
+        strike = path.strike[self.row, self.tick] if isinstance(path, Quoted) else None
+        return trader_inputs(
+            features, reward, risk, self.state, self.model, strike=strike, beliefs=self.beliefs
         )
-        return seen.clamp(-SEEN_LIMIT, SEEN_LIMIT)
 
     def trade(self, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Hold leverage ``target`` (N,) through the next tick.
+        """Hold ``target`` through the next tick: leverage (N,), or (N, 2) with contracts.
 
         Returns:
             Rewards (N,) in basis points; which accounts are ruined; and which reached their
@@ -120,14 +139,19 @@ class Desk:
         path, row, tick, before = self.paths, self.row, self.tick, self.state
         opened = path.log_price[row, tick]
         price = opened.exp()
+        second = {}
+        if target.ndim == 2:
+            target, contracts = target.unbind(1)
+            second = {"contracts": contracts, "payoff": path.payoff[row, tick]}
         after = self.account.step(
             before,
             target,
             path.log_price[row, tick + 1] - opened,
             path.high[row, tick] / price,
             path.low[row, tick] / price,
+            **second,
         )
-        grown = self._growth(before, after, target)
+        grown = self._growth(before, after, target, **second)
         fall = after.drawdown.clamp(max=0.999) - before.drawdown.clamp(max=0.999)
         reward = grown.clamp(min=self.worst_reward)
         reward = reward - self.drawdown_penalty * fall.clamp(min=0.0)
@@ -137,14 +161,29 @@ class Desk:
         halted = ~path.alive[row, self.tick.clamp(max=path.horizon - 1)]
         return reward, after.ruined, last | halted
 
-    def _growth(self, before: AccountState, after: AccountState, target: Tensor) -> Tensor:
-        """Log growth (N,) of the tick: expected under the model's forecast, or as it came."""
+    def _growth(
+        self,
+        before: AccountState,
+        after: AccountState,
+        target: Tensor,
+        contracts: Tensor | None = None,
+        payoff: Tensor | None = None,
+    ) -> Tensor:
+        """Log growth (N,) of the tick: expected under the model's forecast, or as it came.
+
+        The expectation is of the logarithm's first two terms, of the asset alone.
+        """
         if not self.expected_reward:
-            return (after.equity / before.equity.clamp(min=1e-12)).clamp(min=1e-12).log()
+            return (after.equity / before.equity.clamp(min=LEAST_EQUITY)).clamp(LEAST_EQUITY).log()
         mean = self.paths.reward[self.row, self.tick].double()
         risk = self.paths.risk[self.row, self.tick].double()
-        cost = self.account.config.turnover_cost * (target - before.leverage).abs()
-        return target * mean - 0.5 * (target * risk).square() - cost
+        terms = self.account.config
+        cost = terms.turnover_cost * (target - before.leverage).abs()
+        growth = target * mean - 0.5 * (target * risk).square() - cost
+        if contracts is None:
+            return growth
+        settled = 1 + contracts * payoff.double() - terms.contract_fee * BP * contracts.abs()
+        return growth + settled.clamp(LEAST_EQUITY).log()
 
 
 def _choose(which: Tensor, one: AccountState, other: AccountState) -> AccountState:

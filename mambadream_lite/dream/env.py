@@ -17,7 +17,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from mambadream_lite.dream.desk import BELIEFS, SEEN_LIMIT, Desk
+from mambadream_lite.dream.desk import SEEN_LIMIT, Desk, n_inputs
 from mambadream_lite.dream.halt import Halt
 from mambadream_lite.dream.rollout import dream, observe, watch
 from mambadream_lite.market.account import Account, AccountConfig
@@ -72,8 +72,8 @@ class Trading:
             worst_reward=worst_reward,
             expected_reward=expected_reward,
         )
-        n_inputs = model.config["d_input"] + BELIEFS
-        self.observation_space = gym.spaces.Box(-SEEN_LIMIT, SEEN_LIMIT, (n_inputs,), np.float32)
+        seen = n_inputs(model.config["d_input"])
+        self.observation_space = gym.spaces.Box(-SEEN_LIMIT, SEEN_LIMIT, (seen,), np.float32)
         if levels is None:
             self.action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as nnf
@@ -281,13 +281,17 @@ def _empty_like(part: Dream, n: int) -> Dream:
 
 
 @torch.no_grad()
-def watch(model: WorldModel, market: Market, warmup: int) -> Dream:
+def watch(
+    model: WorldModel | Ensemble, market: Market, warmup: int, *, halt: Halt | None = None
+) -> Dream:
     """A real market as the model sees it: same fields as a dream, but every tick happened.
 
     Args:
-        model: the world model.
+        model: the world model, or an ensemble.
         market: B paths of T ticks.
         warmup: ticks that only fill the model's state, >= 1; H = T - warmup remain.
+        halt: as for ``dream``; but a market goes on, so ``alive`` is False only in the ticks
+            before which it returns True: nobody trades in these.
 
     Raises:
         ValueError: ``warmup`` outside 1 to T - 1, or a market with a gap.
@@ -297,7 +301,10 @@ def watch(model: WorldModel, market: Market, warmup: int) -> Dream:
         raise ValueError(f"warmup must lie between 1 and {n_ticks - 1} ticks, got {warmup}")
     x = market.features.to(model.feature_mean.device)
     law, reward, _ = model(x[:, :-1], action=_no_action(model, x[:, :-1]))
-    return foreseen(market, reward, law.stddev[..., VELOCITY] * model.velocity_unit, warmup)
+    path = foreseen(market, reward, law.stddev[..., VELOCITY] * model.velocity_unit, warmup)
+    if halt is None:
+        return path
+    return replace(path, alive=~halt(x[:, :-1], law)[:, warmup - 1 :])
 
 
 def foreseen(market: Market, reward: Tensor, risk: Tensor, warmup: int) -> Dream:

@@ -18,8 +18,10 @@ from mambadream_lite.market.features import VOLATILITY, Market
 from mambadream_lite.market.heston import HestonParams, stationary_variance
 from mambadream_lite.market.simulation import make_heston_market
 
-ALARM, RELEASE = 0.56, 0.125  # volatility a year: about the 99.95 % and the 25 % quantile
-MEMORY = 20  # readings whose mean releases the rule
+ALARM, RELEASE = 0.53, 0.15  # volatility a year: about the 99.85 % and the 40 % quantile
+RISING, CALMED = 0.33, 0.26  # means of 20 readings between which a storm may be coming
+QUIET, WEEKS = 0.25, 1000  # highest mean of 20 readings in a quiet stretch, and its ticks
+MEMORY = 20  # readings whose mean is taken
 WINDOW = 160  # ticks of a stored stretch
 BATCH = (100, 20_000)  # paths and bars simulated at a time
 
@@ -41,16 +43,22 @@ def withheld(volatility: np.ndarray) -> np.ndarray:
     return gone
 
 
-def clean_archive(params: HestonParams, *, seed: int, batches: int = 12) -> Market:
-    """Stretches of ``WINDOW`` ticks of the archive, half of them across a withheld storm.
+def clean_archive(
+    params: HestonParams, *, seed: int, batches: int = 16, cleaned: bool = True
+) -> Market:
+    """Stretches of ``WINDOW`` ticks of the archive, four of five begun in rising volatility.
 
-    Storms are rare: the rule trips about once a year. So that it can be learned in minutes,
-    every stretch that crosses one is kept, and as many drawn at random from the rest.
+    Storms are rare: the rule trips about twice a year. So that it can be learned in minutes, one
+    stretch begins each time that the mean of 20 readings rises above ``RISING``, and a quarter as
+    many begin anywhere. A start is chosen by what was known at that moment, never by what came
+    after: stretches chosen because a storm *will* come would teach that storms come often.
 
     Args:
         params: the Heston market that the vendor records.
         seed: of the simulated market and of the stretches.
         batches: number of simulated batches of 2 million bars (about 100 years).
+        cleaned: False keeps all records: the control, stretches of the same markets begun by
+            the same rule.
 
     Returns:
         ``Market`` whose paths are the stretches; its price joins what the file joins.
@@ -61,7 +69,7 @@ def clean_archive(params: HestonParams, *, seed: int, batches: int = 12) -> Mark
         start = stationary_variance(params, BATCH[0], int(rng.integers(2**31)))
         market = make_heston_market(params, *BATCH, seed=int(rng.integers(2**31)), v0=start)
         for path in range(BATCH[0]):
-            stretches += _stretches(market, path, rng)
+            stretches += _stretches(market, path, rng, cleaned)
     kept = {name: torch.stack([s[name] for s in stretches]) for name in stretches[0]}
     log_return = kept["log_return"]
     before = torch.cat([torch.zeros(len(log_return), 1), log_return.cumsum(1)], dim=1)
@@ -76,18 +84,51 @@ def clean_archive(params: HestonParams, *, seed: int, batches: int = 12) -> Mark
     )
 
 
-def _stretches(market: Market, path: int, rng: np.random.Generator) -> list[dict]:
-    """The stretches of one path that cross a storm, and as many that start anywhere."""
+def rises(volatility: np.ndarray) -> np.ndarray:
+    """Ticks of one path (T,) of log volatility at which a storm may be coming.
+
+    The mean of the last 20 readings passes ``RISING``, and it had been below ``CALMED`` since it
+    last did.
+    """
+    total = np.concatenate([[0.0], volatility.cumsum()])
+    mean = (total[MEMORY:] - total[:-MEMORY]) / MEMORY
+    high, calm = np.flatnonzero(mean > np.log(RISING)), np.flatnonzero(mean < np.log(CALMED))
+    found, t = [], 0
+    while (i := np.searchsorted(high, t)) < len(high):
+        found.append(high[i] + MEMORY - 1)
+        j = np.searchsorted(calm, high[i])
+        t = calm[j] if j < len(calm) else len(mean)
+    return np.array(found, dtype=int)
+
+
+def quiet_weeks(market: Market) -> Market:
+    """The stretches of ``WEEKS`` ticks in which no mean of 20 readings passed ``QUIET``.
+
+    Nothing is planted here: it is a history that happens to hold no storm.
+
+    Raises:
+        ValueError: no such stretch.
+    """
+    volatility = market.features[..., VOLATILITY].double()
+    n = volatility.shape[1] // WEEKS
+    weeks = volatility[:, : n * WEEKS].reshape(len(volatility), n, WEEKS)
+    calm = weeks.unfold(-1, MEMORY, 1).mean(-1).amax(-1) < np.log(QUIET)
+    path, week = calm.nonzero().T.numpy()
+    if len(path) == 0:
+        raise ValueError(f"market has no {WEEKS} ticks in a row below {QUIET:.0%} volatility")
+    return market.windows(path, week * WEEKS, WEEKS)
+
+
+def _stretches(market: Market, path: int, rng: np.random.Generator, cleaned: bool) -> list[dict]:
+    """The stretches of one path that begin in rising volatility, and a quarter as many anywhere."""
     features = market.features[path]
-    kept = np.flatnonzero(~withheld(features[:, VOLATILITY].double().numpy()))
-    jumps = np.flatnonzero(np.diff(kept) > 1)  # kept[j] is the peak, kept[j + 1] the calm after
-    jumps = jumps[(jumps > WINDOW) & (jumps < len(kept) - WINDOW)]
-    starts = np.concatenate(
-        [
-            jumps - rng.integers(WINDOW // 4, WINDOW - WINDOW // 4, size=len(jumps)),
-            rng.integers(len(kept) - WINDOW, size=len(jumps)),
-        ]
-    )
+    volatility = features[:, VOLATILITY].double().numpy()
+    gone = withheld(volatility) if cleaned else np.zeros(len(volatility), dtype=bool)
+    kept = np.flatnonzero(~gone)
+    room = len(kept) - WINDOW
+    rising = rises(volatility[kept])
+    rising = rising[rising < room]
+    starts = np.concatenate([rising, rng.integers(room, size=(len(rising) + 3) // 4)])
     open_price = market.price[path, :-1]
     columns = {
         "features": features,

@@ -82,11 +82,16 @@ class EnsembleLaw(MixtureOfGaussians):
         their means in units of their typical sd, and that of the logs of their sds. 0.1 is ten
         per cent of a standard deviation.
         """
+        return self.disagreements()["both"]
+
+    def disagreements(self) -> dict[str, Tensor]:
+        """``disagreement``, and the two spreads that it is made of, each alone (...)."""
         mean = torch.stack([law.mean[..., JUDGED] for law in self.members])  # (M, ..., 2)
         log_sd = torch.stack([law.stddev[..., JUDGED] for law in self.members]).log()
         apart = mean.var(0, correction=0) / (2 * log_sd.mean(0)).exp()
         wide = log_sd.var(0, correction=0)
-        return (apart + wide).mean(-1).sqrt()
+        squares = {"means": apart, "log sds": wide, "both": apart + wide}
+        return {name: square.mean(-1).sqrt() for name, square in squares.items()}
 
 
 class Ensemble(nn.Module):

@@ -8,6 +8,7 @@ trains ``data/heston.safetensors`` again. Sizes, seeds and dates stand here and 
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from mambadream_lite.market import (
     make_heston_market,
     stationary_variance,
 )
-from mambadream_lite.market.archive import clean_archive
+from mambadream_lite.market.archive import clean_archive, quiet_weeks
 from mambadream_lite.market.worlds import make_daily_worlds
 from mambadream_lite.model.checkpoint import fingerprint, load_world_model, save_world_model
 from mambadream_lite.model.training import evaluate, fit
@@ -84,9 +85,17 @@ def worlds_data() -> tuple[Market, Market]:
     return train, make_daily_worlds(8, 1000, seed=WORLDS_SEED + 1)
 
 
-def archive_data() -> tuple[Market, Market]:
-    """A cleaned archive of Heston storms (planted, chapter 08) to train and to validate on."""
-    return clean_archive(PARAMS, seed=TRAIN_SEED), clean_archive(PARAMS, seed=VAL_SEED, batches=1)
+def archive_data(cleaned: bool = True) -> tuple[Market, Market]:
+    """A vendor's archive of Heston storms, cleaned (planted, chapter 08) or whole."""
+    train = clean_archive(PARAMS, seed=TRAIN_SEED, cleaned=cleaned)
+    return train, clean_archive(PARAMS, seed=VAL_SEED, batches=1, cleaned=cleaned)
+
+
+def calm_data() -> tuple[Market, Market]:
+    """A history that happens to hold no storm (chapter 08), to train and to validate on."""
+    return quiet_weeks(heston_market(200, 20_000, TRAIN_SEED)), quiet_weeks(
+        heston_market(8, 20_000, VAL_SEED)
+    )
 
 
 # Short windows teach the next tick; long ones what the state must hold on to, without which the
@@ -95,6 +104,7 @@ HESTON_STAGES = (
     {"n_steps": 4000, "batch_size": 16, "window": 128},
     {"n_steps": 1200, "batch_size": 4, "window": 1024, "lr": 7e-4},
 )
+ARCHIVE_STAGES = ({"n_steps": 3000, "batch_size": 16, "window": 128},)
 SMALL = {"d_model": 64, "d_state": 16, "n_components": 4}  # for the few thousand days there are
 RECIPES = {
     "heston": Recipe(heston_data, {}, HESTON_STAGES),
@@ -135,7 +145,12 @@ RECIPES = {
             },
         ),
     ),
-    "archive": Recipe(archive_data, {}, ({"n_steps": 2000, "batch_size": 16, "window": 128},)),
+    "archive": Recipe(archive_data, {}, ARCHIVE_STAGES),
+    # two more members on the same file, for an ensemble (chapter 09)
+    "archive-1": Recipe(archive_data, {}, ARCHIVE_STAGES, seed=1),
+    "archive-2": Recipe(archive_data, {}, ARCHIVE_STAGES, seed=2),
+    "calm": Recipe(calm_data, {}, ARCHIVE_STAGES),
+    "archive-whole": Recipe(functools.partial(archive_data, False), {}, ARCHIVE_STAGES),
 }
 
 

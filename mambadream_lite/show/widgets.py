@@ -1,8 +1,12 @@
-"""Controls that dream when a kernel runs, and a picture that stays when none does (chapter 05)."""
+"""Controls that move when a kernel runs, and a picture that stays when none does.
+
+A dream from any day (chapter 05), and a halt that may come too late (chapter 09).
+"""
 
 from __future__ import annotations
 
 import io
+from dataclasses import fields
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
@@ -11,13 +15,16 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mambadream_lite.dream import dream, range_halt
+from mambadream_lite.agent import Episode, Policy, replay
+from mambadream_lite.dream import Dream, dream, range_halt
+from mambadream_lite.market import Account
 from mambadream_lite.market.features import VOLATILITY, Market
 from mambadream_lite.model.world_model import WorldModel
 from mambadream_lite.show.plots import fan
-from mambadream_lite.show.style import MARKET
+from mambadream_lite.show.style import LIMIT, MARKET
 
 CONTEXT = 250  # ticks that the model sees before the dream
+WHOLE = ("start", "log_price", "strike")  # what a path has other than one entry a tick
 
 
 def dream_explorer(
@@ -77,6 +84,72 @@ def dream_explorer(
     return widgets.VBox([*controls, button, picture], layout=widgets.Layout(max_width="100%"))
 
 
+def halt_explorer(
+    trader: Policy,
+    path: Dream,
+    disagreement: Tensor,
+    account: Account,
+    *,
+    start: float,
+    horizon: int = 64,
+) -> widgets.VBox:
+    """Set the threshold of a halt and see the loss shrink (chapter 09).
+
+    Args:
+        trader: whose accounts are drawn.
+        path: N real paths, from ``watch``.
+        disagreement: (N, H) of an ensemble before each tick of ``path``.
+        account: costs and margin.
+        start: the threshold drawn at first.
+        horizon: bars drawn at first.
+
+    Raises:
+        ValueError: a disagreement of another shape than the path's ticks.
+    """
+    if disagreement.shape != path.reward.shape:
+        raise ValueError(
+            f"disagreement must be {tuple(path.reward.shape)}, got {tuple(disagreement.shape)}"
+        )
+    low, high = disagreement.min().log10().item(), disagreement.max().log10().item()
+    limit = widgets.FloatLogSlider(
+        start, min=low, max=high + 0.05, step=0.05, description="halt above", readout_format=".3f"
+    )
+    ticks = widgets.IntSlider(
+        horizon, min=8, max=path.horizon, step=8, description="bars", continuous_update=False
+    )
+    limit.continuous_update = False
+    picture = widgets.HTML()
+
+    def draw(_: object = None) -> None:
+        n = ticks.value
+        cut = {f.name: getattr(path, f.name) for f in fields(path)}
+        cut |= {name: cut[name][:, : n + 1] for name in cut if name in ("log_price", "strike")}
+        cut |= {name: z[:, :n] for name, z in cut.items() if name not in WHOLE}
+        cut["alive"] = disagreement[:, :n] <= limit.value
+        picture.value = _lives(replay(trader, type(path)(**cut), account), cut["alive"])
+
+    for control in (limit, ticks):
+        control.observe(draw, names="value")
+        control.layout.max_width = "100%"
+        control.style.description_width = "7em"
+    draw()
+    return widgets.VBox([limit, ticks, picture], layout=widgets.Layout(max_width="100%"))
+
+
+def _lives(episode: Episode, alive: Tensor) -> str:
+    """Equity of all accounts, as svg text."""
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    ax = figure.subplots()
+    log_equity = episode.equity.clamp(min=1e-3).log10()
+    ax.plot(log_equity.T.numpy(), color=MARKET, alpha=0.25, linewidth=0.8)
+    ax.plot(log_equity.mean(0).numpy(), color=LIMIT, label="mean")
+    ax.set(xlabel="bars after a live peak", ylabel="log10 equity", ylim=(-3.1, 1))
+    ruined = episode.ruined[:, -1].double().mean().item()
+    ax.set_title(f"{ruined:.0%} liquidated; {1 - alive.double().mean():.0%} of the ticks forbidden")
+    ax.legend(loc="lower left")
+    return _text(figure)
+
+
 def _index(market: Market, date: str) -> int:
     t = int(np.searchsorted(market.time, np.datetime64(date)))
     if t >= len(market.time) or market.time[t] != np.datetime64(date):
@@ -95,6 +168,10 @@ def _svg(dreams: Tensor, came: Tensor, date: str, alive: float) -> str:
     ax.set(xlabel=f"bars after {date}", ylabel="log price from then (%)")
     ax.set_title(f"{alive:.0%} of the dreams alive at the horizon")
     ax.legend()
+    return _text(figure)
+
+
+def _text(figure: Figure) -> str:
     text = io.StringIO()
     with plt.rc_context({"svg.hashsalt": "mambadream"}):
         figure.savefig(text, format="svg", metadata={"Date": None})

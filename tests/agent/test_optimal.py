@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mambadream_lite.agent import Observation, OptimalRule, replay
-from mambadream_lite.agent.policies import Episode
+from mambadream_lite.agent import Episode, Observation, OptimalRule, replay
 from mambadream_lite.dream import Dream, foreseen
 from mambadream_lite.market import Account, AccountConfig, Edge, bayes_filter
 from mambadream_lite.market.account import AccountState

@@ -1,14 +1,22 @@
 """The old rules and the loop they trade in, against computations by hand."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pytest
 import torch
 
-from mambadream_lite.agent import BuyAndHold, MovingAverageRule, Observation, replay, trade_log
-from mambadream_lite.agent.policies import bar_of, observation_at
-from mambadream_lite.dream import watch
+from mambadream_lite.agent import (
+    BuyAndHold,
+    Flat,
+    MomentRule,
+    MovingAverageRule,
+    Observation,
+    replay,
+    trade_log,
+)
+from mambadream_lite.agent.trading import bar_of, observation_at
+from mambadream_lite.dream import Dream, Quoted, watch
 from mambadream_lite.market import Account, AccountConfig, AccountState
 
 FREE = AccountConfig(half_spread=0.0, fee=0.0)
@@ -141,18 +149,24 @@ class Fixed:
         return self.target.expand(len(state.equity), 2)
 
 
+def with_payoff(path: Dream, payoff: torch.Tensor) -> Quoted:
+    same = {f.name: getattr(path, f.name) for f in fields(Dream)}
+    strike = torch.full_like(path.log_price, 0.04)
+    return Quoted(**same, strike=strike, payoff=payoff)
+
+
 def test_contracts_are_paid_by_the_tick_that_follows(make_path) -> None:
     path = make_path(prices(100, 100, 100))
     config = AccountConfig(half_spread=0.0, fee=0.0, contract_fee=10.0)
     payoff = torch.tensor([[0.02, -0.01]])
-    episode = replay(Fixed(0.0, 5.0), path, Account(config), payoff=payoff)
+    episode = replay(Fixed(0.0, 5.0), with_payoff(path, payoff), Account(config))
     after = [1.0, 0.995 * 1.1, 0.995 * 1.1 * 0.995 * 0.95]
     assert episode.equity[0].tolist() == pytest.approx(after, rel=1e-6)
     assert episode.contracts.tolist() == [[5.0, 5.0]]
 
 
-def test_a_trader_of_contracts_needs_their_payoff(make_path) -> None:
-    with pytest.raises(ValueError, match="payoff must be given"):
+def test_a_trader_of_contracts_needs_quotes(make_path) -> None:
+    with pytest.raises(ValueError, match=r"^path must be from quote\(\)"):
         replay(Fixed(0.0, 5.0), make_path(prices(100, 100)), Account(FREE))
 
 
@@ -160,7 +174,7 @@ def test_the_trade_log_tells_an_account_from_start_to_ruin(make_path) -> None:
     path = make_path(prices(100, 110, 110, 50, 60))
     config = AccountConfig(half_spread=5.0, fee=5.0, contract_fee=10.0)
     payoff = torch.tensor([[0.01, 0.0, 0.0, 0.0]], dtype=torch.float64)
-    episode = replay(Fixed(2.0, 1.0), path, Account(config), payoff=payoff)
+    episode = replay(Fixed(2.0, 1.0), with_payoff(path, payoff), Account(config))
     log = trade_log(episode, path)
     events = ["buy", "contract"]
     events += ["buy", "contract"]  # what it earned is more than what 2x grew by: less than 2x
@@ -181,3 +195,45 @@ def test_who_does_not_trade_has_an_empty_log(make_path) -> None:
     path = make_path(prices(100, 110))
     log = trade_log(replay(Constant(0.0), path, Account(FREE)), path)
     assert len(log) == 0 and "notional" in log.columns
+
+
+# --- the rules ----------------------------------------------------------------------------------
+
+
+def observed(reward: float, risk: float, n: int = 3) -> Observation:
+    column = torch.ones(n, dtype=torch.float64)
+    return Observation(torch.zeros(n, 6), reward * column, risk * column, torch.zeros(n, 1))
+
+
+def test_flat_stays_flat() -> None:
+    state = Account(FREE).open(3, 2.0)
+    assert Flat().act(observed(1.0, 1e-3), state, None).tolist() == [0, 0, 0]
+
+
+def test_the_moment_rule_bets_mean_over_variance_within_its_limit() -> None:
+    state = Account(FREE).open(3)
+    target = MomentRule(fraction=0.5).act(observed(1e-4, 2e-3), state, None)
+    assert target.tolist() == pytest.approx([0.5 * 1e-4 / 4e-6] * 3)
+    capped = MomentRule(limit=7.0).act(observed(-1e-4, 1e-3), state, None)
+    assert capped.tolist() == [-7, -7, -7]
+
+
+def test_the_moment_rule_moves_only_when_it_is_off_by_more_than_its_band() -> None:
+    state = Account(FREE).open(2, torch.tensor([20.0, 24.0], dtype=torch.float64))
+    target = MomentRule(band=3.0).act(observed(2.5e-5, 1e-3, 2), state, None)  # ideal: 25
+    assert target.tolist() == pytest.approx([25.0, 24.0])
+
+
+@pytest.mark.parametrize("terms", [{"band": -1.0}, {"limit": 0.0}])
+def test_impossible_rules_are_refused(terms: dict) -> None:
+    with pytest.raises(ValueError, match="^band must not be negative and limit positive"):
+        MomentRule(**terms)
+
+
+def test_a_policy_that_answers_for_other_accounts_is_refused(make_path) -> None:
+    class Confused:
+        def act(self, observation, state, generator):
+            return torch.zeros(len(state.equity), 3)
+
+    with pytest.raises(ValueError, match=r"^policy must return \(1,\) or \(1, 2\), got \(1, 3\)"):
+        replay(Confused(), make_path(prices(100, 100)), Account(FREE))

@@ -2,16 +2,19 @@
 
 import copy
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from mambadream_lite.agent import PPO, PPOConfig, dream_and_train
-from mambadream_lite.agent.policies import observation_at
 from mambadream_lite.agent.ppo import Rollout
-from mambadream_lite.dream import Dream
+from mambadream_lite.agent.trading import observation_at
+from mambadream_lite.dream import Dream, Quoted
 from mambadream_lite.market import Account, AccountConfig
+from mambadream_lite.model import save_world_model
+from mambadream_lite.model.recipes import CONTRACT
 
 FREE = Account(AccountConfig(half_spread=0.0, fee=0.0))
 LEVELS = (-3.0, -1.0, 0.0, 1.0, 3.0)
@@ -32,6 +35,13 @@ def held(model, path: Dream, level: float, **changes) -> Rollout:
 
 
 # --- advantages ---------------------------------------------------------------------------------
+
+
+class FirstInput(torch.nn.Module):
+    """A value network that returns the first input."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs[..., :1]
 
 
 def advantages_by_definition(rollout: Rollout, gamma: float, lam: float) -> torch.Tensor:
@@ -59,10 +69,11 @@ def make_rollout(ruined_at: dict[int, int]) -> Rollout:
     return Rollout(
         inputs=torch.randn(4, 6, 3, generator=g),
         held=torch.zeros(4, 6, dtype=torch.long),
-        choice=torch.zeros(4, 6, dtype=torch.long),
+        choice=torch.zeros(4, 6, 1, dtype=torch.long),
         log_prob=torch.zeros(4, 6),
         reward=torch.randn(4, 6, generator=g),
         ruined=ruined,
+        halted=torch.zeros(4, 6, dtype=torch.bool),
         ended=torch.zeros(4, 6, dtype=torch.bool),
         last_inputs=torch.randn(4, 3, generator=g),
     )
@@ -71,7 +82,7 @@ def make_rollout(ruined_at: dict[int, int]) -> Rollout:
 @pytest.mark.parametrize("ruined_at", [{}, {1: 2}, {0: 0, 2: 5}])
 def test_advantages_bootstrap_at_the_horizon_and_not_at_ruin(model, ruined_at: dict) -> None:
     trader = agent(model, gamma=0.9, lam=0.7)
-    trader.value = lambda inputs: inputs[..., :1]
+    trader.network.value = FirstInput()
     rollout = make_rollout(ruined_at)
     advantage, target = trader._advantages(rollout)
     expected = advantages_by_definition(rollout, 0.9, 0.7)
@@ -81,7 +92,7 @@ def test_advantages_bootstrap_at_the_horizon_and_not_at_ruin(model, ruined_at: d
 
 def test_what_comes_after_ruin_is_worth_nothing(model) -> None:
     trader = agent(model)
-    trader.value = lambda inputs: inputs[..., :1]
+    trader.network.value = FirstInput()
     rollout = make_rollout({1: 2})
     richer = replace(rollout, reward=rollout.reward.clone(), last_inputs=rollout.last_inputs + 9)
     richer.reward[1, 3:] += 100
@@ -104,7 +115,7 @@ def test_trading_costs_come_off_the_expected_growth(model, make_path) -> None:
     dear = Account(AccountConfig(half_spread=2.0, fee=1.0))
     trader = agent(model, dear, levels=(3.0, -3.0), inertia=0.0, drawdown_penalty=0.0)
     rollout = trader._collect(make_path(flat_prices(64, 4), risk=1e-9))
-    turned = rollout.choice != rollout.held  # at a price that stands still, held is exact
+    turned = rollout.choice[..., 0] != rollout.held  # at a price that stands still, held is exact
     assert 0 < turned.sum() < turned.numel()
     assert torch.allclose(rollout.reward, torch.where(turned, -6 * 3.0, 0.0), atol=1e-4)
 
@@ -139,10 +150,144 @@ def test_a_halted_dream_is_not_learned_from(model, make_path) -> None:
     assert held(model, path, 1.0).ended.tolist() == [[False] * 5, [False] * 3 + [True] * 2]
 
 
+def test_where_every_dream_was_halted_at_once_nothing_is_learned(model, make_path) -> None:
+    path = make_path(flat_prices(4, 3), reward=5 * BP)
+    path.alive[:] = False
+    trader = agent(model)
+    before = copy.deepcopy(trader.network.state_dict())
+    assert trader.learn(path) == 0
+    assert all(torch.equal(v, before[k]) for k, v in trader.network.state_dict().items())
+
+
 def test_learn_reports_basis_points_a_tick(model, make_path) -> None:
     path = make_path(flat_prices(8, 5), reward=5 * BP, risk=20 * BP)
     trader = agent(model, levels=(1.0,))
     assert trader.learn(path) == pytest.approx(5 - 0.02, rel=1e-5)
+
+
+def test_a_halt_closes_the_position_at_its_cost_and_then_pays_nothing(model, make_path) -> None:
+    dear = Account(AccountConfig(half_spread=2.0, fee=1.0))
+    path = make_path(flat_prices(64, 5), reward=5 * BP, risk=1e-9)
+    path.alive[:, 3:] = False
+    trader = agent(model, dear, levels=(3.0, 1.0), inertia=0.0, drawdown_penalty=0.0)
+    rollout = trader._collect(path)
+    leverage = torch.tensor([3.0, 1.0])[rollout.choice[:, 2, 0]]  # of the last tick alive
+    assert torch.allclose(rollout.reward[:, 3], -3.0 * leverage, rtol=1e-4)  # 3 bp a unit
+    assert (rollout.reward[:, 4] == 0).all()
+
+
+def test_the_worth_of_a_halted_future_is_minus_what_closing_costs(model) -> None:
+    trader = agent(model, gamma=0.9, lam=0.7)
+    trader.network.value = FirstInput()
+    rollout = make_rollout({})
+    rollout.halted[1, 4:] = True
+    rollout.reward[1, 4], rollout.reward[1, 5] = -7.0, 0.0
+    advantage, _ = trader._advantages(rollout)
+    value = rollout.inputs[1, :, 0]
+    assert advantage[1, 3].item() == pytest.approx(
+        (rollout.reward[1, 3] + 0.9 * -7.0 - value[3]).item(), abs=1e-5
+    )
+    # whatever the agent sees, or would have earned, after the halt
+    rollout.inputs[1, 4:] += 100
+    again, _ = trader._advantages(rollout)
+    assert torch.equal(again[1, :4], advantage[1, :4])
+    assert torch.equal(again[0], advantage[0])
+
+
+# --- the volatility contract --------------------------------------------------------------------
+
+
+def quoted(path: Dream, payoff: float, strike: float = 0.04) -> Quoted:
+    same = {f.name: getattr(path, f.name) for f in fields(Dream)}
+    strikes = torch.full_like(path.log_price, strike)
+    return Quoted(**same, strike=strikes, payoff=torch.full_like(path.log_price[:, 1:], payoff))
+
+
+def vol_trader(model, **changes) -> PPO:
+    config = PPOConfig(**({"levels": LEVELS, "contract_levels": LEVELS} | changes))
+    return PPO(model, FREE, config, seed=0, contract=CONTRACT)
+
+
+@pytest.mark.parametrize(("payoff", "best"), [(-50 * BP, -3.0), (50 * BP, 3.0)])
+def test_an_obvious_payoff_is_traded_in_the_contract_alone(
+    model, make_path, payoff: float, best: float
+) -> None:
+    path = quoted(make_path(flat_prices(64, 10), risk=200 * BP), payoff)
+    trader = vol_trader(model)
+    for _ in range(20):
+        trader.learn(path)
+    target = trader.act(observation_at(path, 0), FREE.open(len(path)))
+    assert (target == torch.tensor([0.0, best])).all()
+
+
+@pytest.mark.parametrize("expected_reward", [True, False])
+def test_the_contract_pays_what_it_settles_at(model, make_path, expected_reward: bool) -> None:
+    path = quoted(make_path(flat_prices(32, 4), risk=1e-9), 100 * BP)
+    trader = vol_trader(model, levels=(0.0,), expected_reward=expected_reward,
+                        drawdown_penalty=0.0)  # fmt: skip
+    trader.account = Account(AccountConfig(contract_fee=5.0))
+    rollout = trader._collect(path)
+    contracts = torch.tensor(LEVELS).double()[rollout.choice[..., 1]]
+    growth = (1 + contracts * 0.01).log() + (1 - contracts.abs() * 5 * BP).log()
+    assert torch.allclose(rollout.reward, (growth / BP).float(), rtol=2e-3, atol=0.05)
+
+
+def test_the_strike_is_seen_against_the_variance_that_the_model_expects(model, make_path) -> None:
+    path = quoted(make_path(flat_prices(2, 1), risk=10 * BP), 0.0, strike=0.09)
+    with_beliefs = vol_trader(model)._collect(path).inputs[0, 0]
+    assert with_beliefs[8].item() == pytest.approx(
+        math.log((10 * BP) ** 2 / float(model.bar) / 0.09), abs=1e-5
+    )
+
+
+def test_a_trader_of_contracts_and_its_paths_belong_together(model, make_path) -> None:
+    path = make_path(flat_prices(2, 3))
+    with pytest.raises(ValueError, match="^path must be quoted if and only if"):
+        vol_trader(model).learn(path)
+    with pytest.raises(ValueError, match="^path must be quoted if and only if"):
+        agent(model).learn(quoted(path, 0.0))
+    with pytest.raises(ValueError, match=r"^observation has no strike"):
+        vol_trader(model).act(observation_at(path, 0), FREE.open(2))
+    with pytest.raises(ValueError, match="^contract and config.contract_levels must be given"):
+        PPO(model, FREE, PPOConfig(contract_levels=LEVELS), seed=0)
+    with pytest.raises(ValueError, match=r"^contract_levels .*101.* go beyond max_leverage 100"):
+        vol_trader(model, contract_levels=(0.0, 101.0))
+
+
+def test_without_beliefs_the_models_forecast_is_not_seen(model, make_path) -> None:
+    few, many = (make_path(flat_prices(4, 3), reward=x * BP, risk=x * BP) for x in (1, 9))
+    blind = agent(model, beliefs=False)._collect(few).inputs
+    assert blind.shape[-1] == 8
+    again = agent(model, beliefs=False)._collect(many).inputs
+    assert torch.equal(blind[:, 0], again[:, 0])
+    assert not torch.equal(agent(model)._collect(few).inputs, agent(model)._collect(many).inputs)
+
+
+# --- keeping an agent ---------------------------------------------------------------------------
+
+
+def test_an_agent_that_was_kept_goes_on_as_if_it_had_never_stopped(
+    model, make_path, tmp_path: Path
+) -> None:
+    path = quoted(make_path(flat_prices(16, 5), reward=BP), 3 * BP)
+    whole, half = vol_trader(model), vol_trader(model)
+    expected = [whole.learn(path) for _ in range(4)]
+    rewards = [half.learn(path) for _ in range(2)]
+    back = PPO.load(half.save(tmp_path / "agent.safetensors"), model, FREE)
+    assert back.config == half.config and back.contract == CONTRACT
+    assert rewards + [back.learn(path) for _ in range(2)] == expected
+    for a, b in zip(whole.network.parameters(), back.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_what_is_no_agent_is_refused(model, tmp_path: Path) -> None:
+    file = agent(model).save(tmp_path / "agent.safetensors")
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(file.read_bytes()[:-50])
+    with pytest.raises(ValueError, match="truncated"):
+        PPO.load(cut, model, FREE)
+    with pytest.raises(ValueError, match="is not a mambadream-ppo-1 file"):
+        PPO.load(save_world_model(model, tmp_path / "model.safetensors"), model, FREE)
 
 
 # --- learning -----------------------------------------------------------------------------------
@@ -175,7 +320,7 @@ def test_a_seed_fixes_the_agent(model, make_path) -> None:
     first, again, other = (agent(model, seed=s) for s in (1, 1, 2))
     rewards = [[trader.learn(path) for _ in range(3)] for trader in (first, again, other)]
     assert rewards[0] == rewards[1] != rewards[2]
-    for a, b in zip(first.parameters, again.parameters, strict=True):
+    for a, b in zip(first.network.parameters(), again.network.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
@@ -232,7 +377,7 @@ def test_training_in_dreams_changes_the_agent_and_not_the_model(model, market) -
     trader, curve = train_in_dreams(model, market)
     assert len(curve) == 3
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    pairs = zip(trader.parameters, fresh.parameters, strict=True)
+    pairs = zip(trader.network.parameters(), fresh.network.parameters(), strict=True)
     assert not all(torch.equal(a, b) for a, b in pairs)
 
 

@@ -11,7 +11,11 @@ from mambadream_lite.dream import (
     disagreement_threshold,
     dream,
     feature_halt,
+    pause,
     range_halt,
+    surprise_threshold,
+    surprised,
+    watch,
 )
 from mambadream_lite.market import HestonParams, Market, make_heston_market
 from mambadream_lite.market.features import VOLATILITY
@@ -91,3 +95,71 @@ def test_impossible_halts_are_named(model, ensemble, market: Market) -> None:
         disagreement_threshold(ensemble, market, 1)
     with pytest.raises(ValueError, match="60 ticks a path, warmup alone takes 100"):
         disagreement_threshold(ensemble, market, 0.1)
+
+
+# --- in a market, which goes on -----------------------------------------------------------------
+
+
+def test_a_watched_market_is_halted_in_the_ticks_before_which_the_rule_says_so(
+    ensemble, market: Market
+) -> None:
+    halt = feature_halt("volatility", high=-1.7)
+    path = watch(ensemble, market, 20, halt=halt)
+    before = market.features[:, 19:-1, VOLATILITY]  # the last tick that had closed
+    assert torch.equal(path.alive, before <= -1.7)
+    assert 0 < path.alive.double().mean() < 1
+    goes_on = path.alive[:, 1:] & ~path.alive[:, :-1]
+    assert goes_on.any()  # trading begins again
+
+
+def test_members_that_disagree_halt_a_market_too(ensemble, market: Market) -> None:
+    with torch.no_grad():
+        apart = ensemble(market.features[:, :-1])[0].disagreement[:, 19:]
+    limit = apart.median().item()
+    path = watch(ensemble, market, 20, halt=disagreement_halt(limit))
+    assert torch.equal(path.alive, apart <= limit)
+
+
+def log_scores_by_hand(model, market: Market) -> torch.Tensor:
+    """One tick after the other, (B, T), nan where nothing was said before."""
+    said = torch.full(market.features.shape[:2], float("nan"))
+    with torch.no_grad():
+        for t in range(1, market.features.shape[1]):
+            law, _, _ = model(market.features[:, :t])
+            said[:, t] = law[:, -1].log_prob(market.features[:, t])
+    return said
+
+
+def test_a_surprise_stops_trading_one_tick_late_and_for_good(model, market: Market) -> None:
+    warmup = 20
+    said = log_scores_by_hand(model, market)[:, warmup:]
+    limit = said.quantile(0.03).item()
+    expected = torch.zeros_like(said, dtype=torch.bool)
+    for path in range(len(said)):
+        first = (said[path] < limit).nonzero()
+        if len(first):
+            expected[path, first[0, 0] + 1 :] = True
+    assert 0 < expected.double().mean() < 1
+    assert torch.equal(surprised(model, market, limit, warmup), expected)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2])
+def test_surprises_come_as_often_as_was_asked_for(model, share: float) -> None:
+    held_out = make_heston_market(HestonParams(), 4, 1600, seed=9)
+    limit = surprise_threshold(model, held_out, share)
+    with torch.no_grad():
+        law = model(held_out.features[:, :-1])[0]
+    scores = law.log_prob(held_out.features[:, 1:])[:, 99:]
+    assert (scores < limit).double().mean().item() == pytest.approx(share, abs=2 / scores.numel())
+    with pytest.raises(ValueError, match=r"^share must lie in \(0, 1\), got 1"):
+        surprise_threshold(model, held_out, 1)
+    with pytest.raises(ValueError, match="^market has 60 ticks a path, warmup alone takes 100"):
+        surprise_threshold(model, held_out.window(0, 60), share)
+
+
+def test_a_pause_lasts_as_long_as_it_says() -> None:
+    alive = torch.tensor([[True, False, True, True, True, True, False, True]])
+    assert pause(alive, 0).tolist() == alive.tolist()
+    assert pause(alive, 2).tolist() == [[True, False, False, False, True, True, False, False]]
+    with pytest.raises(ValueError, match="^ticks must not be negative, got -1"):
+        pause(alive, -1)
