@@ -110,7 +110,7 @@ def halt_explorer(
         raise ValueError(
             f"disagreement must be {tuple(path.reward.shape)}, got {tuple(disagreement.shape)}"
         )
-    low, high = disagreement.min().log10().item(), disagreement.max().log10().item()
+    low, high = np.log10([min(disagreement.min().item(), start), disagreement.max().item()])
     limit = widgets.FloatLogSlider(
         start, min=low, max=high + 0.05, step=0.05, description="halt above", readout_format=".3f"
     )
