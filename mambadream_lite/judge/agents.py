@@ -66,7 +66,7 @@ def seen_by_the_best(market: Market, warmup: int) -> Dream:
 
 
 @functools.cache
-def test_market() -> tuple[Market, Dream, torch.Tensor]:
+def locked_market() -> tuple[Market, Dream, torch.Tensor]:
     """The locked test: market, the same seen by the optimal forecaster, its true means."""
     market = heston_market(128, WARMUP + 1001, TEST_SEED)
     return market, seen_by_the_best(market, WARMUP), true_mean(market, PARAMS, WARMUP)
@@ -80,7 +80,7 @@ def world_model(seed: int, n_paths: int = 200) -> WorldModel:
 
 def score(policy: Policy, path: Dream | None = None, model: WorldModel | None = None) -> dict:
     """Utility on the test market, basis points a tick, net of costs; standard errors over paths."""
-    market, _, mean = test_market()
+    market, _, mean = locked_market()
     path = watch(model, market, WARMUP) if path is None else path
     episode = replay(policy, path, Account())
     came, fair = growth(episode, path, mean)
@@ -125,7 +125,7 @@ def in_the_simulator(seed: int) -> dict:
         path = part(pool(), rows)
         for _ in range(PASSES):
             agent.learn(path)
-    return score(agent, test_market()[1])
+    return score(agent, locked_market()[1])
 
 
 class Theirs:
@@ -178,7 +178,7 @@ def model_free(seed: int, rounds: int) -> dict:
         for _ in range(PASSES):
             agent.learn(path)
     ticks = rounds * STARTS * DREAMS * HORIZON
-    return {"market_ticks": ticks} | score(agent, test_market()[1])
+    return {"market_ticks": ticks} | score(agent, locked_market()[1])
 
 
 def rule(name: str) -> dict:
@@ -199,10 +199,10 @@ def rule(name: str) -> dict:
         return {"chosen": str(chosen)} | score(chosen, model=model)
     if name == "true moments":
         chosen = tune(bets, seen_by_the_best(tuning, WARMUP), account)
-        return {"chosen": str(chosen)} | score(chosen, test_market()[1])
+        return {"chosen": str(chosen)} | score(chosen, locked_market()[1])
     if name == "optimal":
         chosen = OptimalRule.solve(PARAMS, account.config, levels=LEVELS)
-        return score(chosen, test_market()[1])
+        return score(chosen, locked_market()[1])
     return score({"flat": Flat(), "buy and hold": BuyAndHold()}[name], model=model)
 
 

@@ -22,7 +22,7 @@ def small(tmp_path: Path, monkeypatch) -> None:
     market = heston_market(6, 121, 5)
     test = (market, agents.seen_by_the_best(market, 20), true_mean(market, PARAMS, 20))
     monkeypatch.setattr(agents, "world_model", lambda seed, n_paths=200: model)
-    monkeypatch.setattr(agents, "test_market", lambda: test)
+    monkeypatch.setattr(agents, "locked_market", lambda: test)
     for name, value in {"WARMUP": 20, "HORIZON": 5, "ROUNDS": 2, "STARTS": 4, "DREAMS": 2}.items():
         monkeypatch.setattr(agents, name, value)
     agents.pool.cache_clear()
@@ -31,7 +31,7 @@ def small(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_flat_earns_nothing_and_holding_pays_once(small) -> None:
-    path = agents.test_market()[1]
+    path = agents.locked_market()[1]
     flat, held = agents.score(Flat(), path), agents.score(BuyAndHold(), path)
     assert flat["utility"] == flat["as_it_came"] == flat["turnover_a_tick"] == 0
     assert held["turnover_a_tick"] == pytest.approx(1 / path.horizon, rel=0.01)
@@ -53,7 +53,7 @@ def test_model_free_learning_counts_the_ticks_that_it_saw(small) -> None:
 
 def test_the_optimal_forecasters_path_has_its_moments(small) -> None:
     """Its expected return is near the simulator's own, which knows the latent variance."""
-    _, path, mean = agents.test_market()
+    _, path, mean = agents.locked_market()
     both = torch.stack([path.reward.flatten(), mean.flatten()])
     assert torch.corrcoef(both)[0, 1] > 0.97
 
