@@ -1,10 +1,12 @@
 """Traders: the old rules, PPO trained in dreams, and planning by dreaming."""
 
-from mambadream_lite.agent.mpc import MPC, Decision, base_rate
+from mambadream_lite.agent.decision import Decision, Objective
+from mambadream_lite.agent.mpc import MPC, Planner, base_rate
 from mambadream_lite.agent.optimal import OptimalRule
 from mambadream_lite.agent.policies import (
     BuyAndHold,
     Flat,
+    LetDrift,
     MomentRule,
     MovingAverageRule,
     Observation,
@@ -21,11 +23,14 @@ __all__ = [
     "Decision",
     "Episode",
     "Flat",
+    "LetDrift",
     "MomentRule",
     "MovingAverageRule",
+    "Objective",
     "Observation",
     "OptimalRule",
     "PPOConfig",
+    "Planner",
     "Policy",
     "base_rate",
     "dream_and_train",

@@ -122,3 +122,30 @@ class MomentRule:
         ideal = (self.fraction * mean / risk.square()).clamp(-self.limit, self.limit)
         held = state.leverage.clamp(-self.limit, self.limit)
         return torch.where((ideal - held).abs() > self.band, ideal, held)
+
+
+@dataclass(frozen=True)
+class LetDrift:
+    """Another policy, without its trades back to a level that is held already.
+
+    Leverage drifts with the price. Trading 30x back to 30x after each tick costs a good part of
+    what the edge earns, so a level that the position is still nearest to is left alone.
+
+    Attributes:
+        policy: returns one of ``levels``, (N,).
+        levels: ascending.
+    """
+
+    policy: Policy
+    levels: tuple[float, ...]
+
+    def act(
+        self, observation: Observation, state: AccountState, generator: torch.Generator | None
+    ) -> Tensor:
+        """What the policy wants, or what is held where that is nearest to it."""
+        target = self.policy.act(observation, state, generator)
+        levels = torch.tensor(self.levels, dtype=torch.float64)
+        middle = 0.5 * (levels[1:] + levels[:-1])
+        nearest = levels[torch.searchsorted(middle, state.leverage)]
+        held = state.leverage.clamp(levels[0], levels[-1])
+        return torch.where(nearest == target, held, target)

@@ -16,7 +16,8 @@ DEAR = AccountConfig(half_spread=20.0, fee=10.0)  # 30 basis points of what is t
 
 
 def planner(model, actions=(-1.0, 0.0, 1.0, 2.0), account=FREE, **changes) -> MPC:
-    return MPC(model, actions=actions, account=account, **changes)
+    terms = {"actions": actions, "account": account, "expected_reward": False} | changes
+    return MPC(model, **terms)
 
 
 def two_futures(make_path):
