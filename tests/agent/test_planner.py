@@ -90,7 +90,7 @@ def test_a_decision_explains_itself(model, make_path) -> None:
     assert decision.value[i].item() == pytest.approx(0.016 - 0.0002, rel=1e-5)
     assert (decision.alive, decision.n_futures) == (20, 20)
     shown = decision._repr_html_()
-    assert shown.count("chosen") == 3 and "+1x" in shown and "base rate" in shown
+    assert shown.count("chosen") == 2 and "+1x" in shown and "base rate" in shown
     assert list(decision.table().index) == ["-1x", "+0x", "+1x"]
 
 
