@@ -50,7 +50,7 @@ from mambadream_lite.model.recipes import PARAMS, heston_market
 WORK = Path("_build/agents")
 PATHS, TICKS = 48, 400  # of the contest
 TEST_SEED, TUNE_SEED = 1801, 1802
-N_FUTURES, HORIZON = 256, 3  # of the planner; the horizon is the best of HORIZONS in its own eyes
+N_FUTURES, HORIZON = 64, 3  # scored by expectation; the horizon is the best in its own eyes
 HORIZONS = (1, 2, 3, 5, 8, 12, 20)
 TUNE_PATHS, TUNE_TICKS = 24, 150
 DREAMT = 50  # ticks of the dreams in which agents are trained and rules are tuned
