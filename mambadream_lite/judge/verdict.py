@@ -107,12 +107,17 @@ def seen_by_garch(market: Market, warmup: int) -> Dream:
 
 
 def best_average(past: Market, terms: AccountConfig) -> MovingAverageRule:
-    """The window, and the side, that grew most on a past."""
-    nothing = torch.zeros(1, past.features.shape[1] - 1)
-    path = foreseen(past, nothing, nothing + 1, 1)
-    candidates = [MovingAverageRule(w, side) for w in WINDOWS for side in (1.0, -1.0)]
-    equity = [replay(rule, path, Account(terms)).equity[0, -1].item() for rule in candidates]
-    return candidates[int(np.argmax(equity))]
+    """The window, and the side, that would have grown most on a past, net of costs."""
+    price, best = past.price[0].log(), {}
+    for window in WINDOWS:
+        average = price.unfold(0, window, 1).mean(1)  # of the last ``window`` prices
+        side = (price[window - 1 : -1] - average[:-1]).sign()  # held over the bar that follows
+        turned = side.diff(prepend=side.new_zeros(1)).abs()
+        move = price[window - 1 :].diff().expm1()
+        for leverage in (1.0, -1.0):
+            growth_of_bars = (leverage * side * move - terms.turnover_cost * turned).log1p()
+            best[window, leverage] = growth_of_bars.sum().item()
+    return MovingAverageRule(*max(best, key=best.__getitem__))
 
 
 def bets() -> list[Policy]:
