@@ -14,7 +14,7 @@ from mambadream_lite.agent.policies import (
 )
 from mambadream_lite.agent.ppo import PPO, PPOConfig
 from mambadream_lite.agent.practice import dream_and_train
-from mambadream_lite.agent.trading import Episode, replay, trade_log
+from mambadream_lite.agent.trading import Episode, PolicyError, replay, trade_log
 
 __all__ = [
     "MPC",
@@ -32,6 +32,7 @@ __all__ = [
     "PPOConfig",
     "Planner",
     "Policy",
+    "PolicyError",
     "base_rate",
     "dream_and_train",
     "replay",

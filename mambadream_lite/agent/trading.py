@@ -15,7 +15,7 @@ from torch import Tensor
 from mambadream_lite.agent.policies import Observation, Policy
 from mambadream_lite.dream.quote import Quoted
 from mambadream_lite.dream.rollout import Dream
-from mambadream_lite.market.account import Account, Flows
+from mambadream_lite.market.account import Account, AccountState, Flows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +38,19 @@ class Episode:
     contracts: Tensor
     ruined: Tensor
     flows: Flows
+
+
+class PolicyError(RuntimeError):
+    """A policy failed; what was traded until then is not lost.
+
+    Attributes:
+        tick: before which it failed.
+        episode: the ticks before that one; possibly none.
+    """
+
+    def __init__(self, message: str, tick: int, episode: Episode) -> None:
+        super().__init__(message)
+        self.tick, self.episode = tick, episode
 
 
 def trade_log(episode: Episode, path: Dream, account: int = 0) -> pd.DataFrame:
@@ -112,11 +125,22 @@ def replay(
     Raises:
         ValueError: a policy that trades the contract on a path without quotes, or one whose
             actions are not (N,) or (N, 2).
+        PolicyError: the policy raised something itself.
     """
     state = account.open(len(path), leverage)
     states, held, quoted = [state], [], isinstance(path, Quoted)
     for h in range(path.horizon):
-        target = policy.act(observation_at(path, h), state, generator).double()
+        seen = observation_at(path, h)
+        try:
+            target = policy.act(seen, state, generator)
+        except Exception as error:
+            raise PolicyError(
+                f"the policy failed before tick {h} of {path.horizon}: "
+                f"{type(error).__name__}: {error}",
+                h,
+                _episode(states, held),
+            ) from error
+        target = target.double()
         if target.shape not in ((len(path),), (len(path), 2)):
             raise ValueError(
                 f"policy must return ({len(path)},) or ({len(path)}, 2), got {tuple(target.shape)}"
@@ -130,9 +154,15 @@ def replay(
         state = account.step(state, asset, *bar_of(path, h), **second)
         states.append(state)
         held.append(target)
-    asset, contracts = torch.stack(held, dim=1).unbind(-1)
+    return _episode(states, held)
+
+
+def _episode(states: list[AccountState], held: list[Tensor]) -> Episode:
+    """The record of what H + 1 states and the H targets (N, 2) between them tell; H may be 0."""
+    nothing = states[0].equity.new_zeros(len(states[0].equity), 2)
+    asset, contracts = torch.stack([nothing, *held], dim=1)[:, 1:].unbind(-1)
     flows = (
-        torch.stack([getattr(s.flows, f.name) for s in states[1:]], dim=1) for f in fields(Flows)
+        torch.stack([getattr(s.flows, f.name) for s in states], dim=1)[:, 1:] for f in fields(Flows)
     )
     return Episode(
         equity=torch.stack([s.equity for s in states], dim=1),

@@ -19,7 +19,7 @@ TAIL = 0.05  # share of the largest |returns| that the Hill index is fitted to
 
 @dataclass(frozen=True)
 class Fact:
-    """A statistic with the 95 % interval of its stationary bootstrap."""
+    """A statistic with its 95 % bootstrap interval."""
 
     value: float
     low: float

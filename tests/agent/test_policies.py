@@ -12,6 +12,7 @@ from mambadream_lite.agent import (
     MomentRule,
     MovingAverageRule,
     Observation,
+    PolicyError,
     replay,
     trade_log,
 )
@@ -237,3 +238,29 @@ def test_a_policy_that_answers_for_other_accounts_is_refused(make_path) -> None:
 
     with pytest.raises(ValueError, match=r"^policy must return \(1,\) or \(1, 2\), got \(1, 3\)"):
         replay(Confused(), make_path(prices(100, 100)), Account(FREE))
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_a_policy_that_fails_hands_over_what_was_traded(make_path, failing: int) -> None:
+    @dataclass
+    class Fails:
+        ticks: int
+
+        def act(self, observation: Observation, state: AccountState, generator) -> torch.Tensor:
+            if observation.log_price.shape[1] > self.ticks:
+                raise ZeroDivisionError("by nothing")
+            return torch.full_like(state.equity, 2.0)
+
+    path = make_path(prices(100, 110, 90, 120))
+    whole = replay(Fails(3), path, Account(DEAR))
+    with pytest.raises(PolicyError, match=f"before tick {failing} of 3: Zero.*: by noth") as caught:
+        replay(Fails(failing), path, Account(DEAR))
+    error = caught.value
+    assert isinstance(error.__cause__, ZeroDivisionError) and error.tick == failing
+    assert torch.equal(error.episode.equity, whole.equity[:, : failing + 1])
+    assert torch.equal(error.episode.ruined, whole.ruined[:, : failing + 1])
+    assert torch.equal(error.episode.leverage, whole.leverage[:, :failing])
+    for f in fields(whole.flows):
+        kept, all_of_it = (getattr(e.flows, f.name) for e in (error.episode, whole))
+        assert torch.equal(kept, all_of_it[:, :failing])
+    assert len(trade_log(error.episode, path)) == failing
