@@ -41,7 +41,7 @@ class Episode:
 
 
 class PolicyError(RuntimeError):
-    """A policy failed; what was traded until then is not lost.
+    """A policy failed in mid-run; what was traded until then is not lost.
 
     Attributes:
         tick: before which it failed.
@@ -51,6 +51,12 @@ class PolicyError(RuntimeError):
     def __init__(self, message: str, tick: int, episode: Episode) -> None:
         super().__init__(message)
         self.tick, self.episode = tick, episode
+
+    @classmethod
+    def at(cls, tick: int, horizon: int, error: Exception, episode: Episode) -> PolicyError:
+        """One that names the tick and what went wrong there."""
+        what = f"{type(error).__name__}: {error}"
+        return cls(f"the policy failed before tick {tick} of {horizon}: {what}", tick, episode)
 
 
 def trade_log(episode: Episode, path: Dream, account: int = 0) -> pd.DataFrame:
@@ -125,7 +131,7 @@ def replay(
     Raises:
         ValueError: a policy that trades the contract on a path without quotes, or one whose
             actions are not (N,) or (N, 2).
-        PolicyError: the policy raised something itself.
+        PolicyError: the policy raised something itself, or the account refuses what it wants.
     """
     state = account.open(len(path), leverage)
     states, held, quoted = [state], [], isinstance(path, Quoted)
@@ -134,24 +140,22 @@ def replay(
         try:
             target = policy.act(seen, state, generator)
         except Exception as error:
-            raise PolicyError(
-                f"the policy failed before tick {h} of {path.horizon}: "
-                f"{type(error).__name__}: {error}",
-                h,
-                _episode(states, held),
-            ) from error
+            raise PolicyError.at(h, path.horizon, error, _episode(states, held)) from error
         target = target.double()
         if target.shape not in ((len(path),), (len(path), 2)):
             raise ValueError(
                 f"policy must return ({len(path)},) or ({len(path)}, 2), got {tuple(target.shape)}"
             )
-        target = target if target.ndim == 2 else torch.stack([target, 0 * target], dim=1)
+        target = target if target.ndim == 2 else torch.stack([target, torch.zeros_like(target)], 1)
         target = torch.where((path.alive[:, h] & ~state.ruined)[:, None], target, 0.0)
         asset, contracts = target.unbind(1)
         if contracts.any() and not quoted:
             raise ValueError("path must be from quote(): the policy trades the volatility contract")
         second = {"contracts": contracts, "payoff": path.payoff[:, h]} if quoted else {}
-        state = account.step(state, asset, *bar_of(path, h), **second)
+        try:
+            state = account.step(state, asset, *bar_of(path, h), **second)
+        except ValueError as error:
+            raise PolicyError.at(h, path.horizon, error, _episode(states, held)) from error
         states.append(state)
         held.append(target)
     return _episode(states, held)

@@ -167,7 +167,8 @@ def backtest(
         ValueError: a warm-up that leaves nothing, ``every`` below 1, an account that charges
             funding for bars of another length, and what ``watch`` and ``replay`` refuse.
         TypeError: a policy that cannot act, or with ``every`` a builder that cannot be called.
-        BacktestError: the policy or its builder raised something; it keeps what was traded.
+        BacktestError: the policy or its builder raised something, or the account refuses what it
+            wants; the error keeps what was traded.
     """
     n_ticks = market.features.shape[1]
     if not 1 <= warmup < n_ticks:

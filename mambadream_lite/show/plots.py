@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import NullFormatter, PercentFormatter, StrMethodFormatter
 from torch import Tensor
 
 from mambadream_lite.show.style import COLOURS, DREAM, TEXT
@@ -82,6 +82,10 @@ def equity_figure(
     dated = np.issubdtype(x.dtype, np.datetime64)
     above.set(yscale="log", ylabel="equity (start = 1)", title=title)
     below.set(ylabel="loss from peak", xlabel="" if dated else "bar")
+    plain = StrMethodFormatter("{x:g}")  # 0.6, not 6 x 10^-1
+    low, high = above.get_ylim()
+    above.yaxis.set_major_formatter(plain)
+    above.yaxis.set_minor_formatter(plain if high < 10 * low else NullFormatter())
     below.yaxis.set_major_formatter(PercentFormatter(1.0))
     above.legend()
     return figure

@@ -197,6 +197,15 @@ def test_a_builder_that_fails_loses_nothing_either(market: Market) -> None:
     assert caught.value.record.leverage.shape == (3, 30)
 
 
+@pytest.mark.parametrize("wanted", [101.0, float("nan")])
+def test_what_the_account_refuses_loses_nothing_either(market: Market, wanted: float) -> None:
+    why = f"before tick 2 of 60: ValueError: target leverage must lie within.*got {wanted}"
+    with pytest.raises(BacktestError, match=why) as caught:
+        backtest(Scripted([1.0, 1.0, wanted]), market, warmup=WARMUP)
+    whole = backtest(Scripted([1.0] * 60), market, warmup=WARMUP)
+    assert torch.equal(caught.value.record.equity, whole.equity[:, :3])
+
+
 def test_an_answer_of_the_wrong_shape_is_still_a_value_error(market: Market) -> None:
     class Wrong:
         def act(self, observation, state, generator):

@@ -18,6 +18,7 @@ def test_equity_and_drawdown_are_drawn_as_recorded() -> None:
     figure = equity_figure(tests, title="holding wins")
     above, below = figure.axes
     assert above.get_yscale() == "log" and above.get_title() == "holding wins"
+    assert above.yaxis.get_minor_formatter()(0.6) == "0.6"
     assert [t.get_text() for t in above.get_legend().get_texts()] == ["hold", "average"]
     for test, line, loss, colour in zip(
         tests.values(), above.lines, below.lines, COLOURS, strict=False
