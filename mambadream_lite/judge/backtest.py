@@ -142,6 +142,7 @@ def backtest(
     market: Market,
     *,
     model: WorldModel | Ensemble | None = None,
+    path: Dream | None = None,
     warmup: int,
     account: Account | None = None,
     contract: VolatilityContract | None = None,
@@ -154,6 +155,8 @@ def backtest(
         policy: decides before each bar; with ``every``, what builds one from a ``Market``.
         market: B paths of T bars.
         model: whose forecasts the policy is shown; None shows a reward of 0 and a risk of 1.
+        path: the market after its warm-up with the forecasts of something else, from
+            ``foreseen``, instead of a model's.
         warmup: bars before the first decision, >= 1; H = T - warmup bars are traded. A contract's
             strike needs about 200 of them to forget where it started.
         account: costs, margin and liquidation; None takes the default ones at the market's bar.
@@ -187,7 +190,14 @@ def backtest(
             f"{market.bar:.6g}"
         )
     trader = policy if every is None else WalkForward(policy, market, warmup, every)
-    path = _path(market, model, warmup, contract)
+    if path is not None and (model is not None or path.horizon != n_ticks - warmup):
+        raise ValueError(
+            f"path must have {n_ticks - warmup} bars and no model beside it, got {path.horizon}"
+        )
+    path = _seen(market, model, warmup) if path is None else path
+    if contract is not None:
+        strike = contract.strikes(market.features[:, :warmup].double())[:, -1]
+        path = quote(path, contract, strike)
     try:
         episode = replay(trader, path, account, generator=generator)
     except PolicyError as error:
@@ -195,21 +205,12 @@ def backtest(
     return _record(episode, market, warmup)
 
 
-def _path(
-    market: Market,
-    model: WorldModel | Ensemble | None,
-    warmup: int,
-    contract: VolatilityContract | None,
-) -> Dream:
+def _seen(market: Market, model: WorldModel | Ensemble | None, warmup: int) -> Dream:
     """The market as the policy is shown it."""
-    if model is None:
-        nothing = torch.zeros(market.features.shape[:2], dtype=torch.float64)[:, 1:]
-        path = foreseen(market, nothing, nothing + 1, warmup)
-    else:
-        path = watch(model, market, warmup)
-    if contract is None:
-        return path
-    return quote(path, contract, contract.strikes(market.features[:, :warmup].double())[:, -1])
+    if model is not None:
+        return watch(model, market, warmup)
+    nothing = torch.zeros(market.features.shape[:2], dtype=torch.float64)[:, 1:]
+    return foreseen(market, nothing, nothing + 1, warmup)
 
 
 def _record(episode: Episode, market: Market, warmup: int) -> Backtest:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from mambadream_lite.agent import MPC, replay
@@ -25,7 +26,8 @@ from mambadream_lite.market import Account
 from mambadream_lite.model.recipes import CONTRACT
 
 # the contract lives for one tick and the edge for some ten: two ticks ahead are enough for both
-N_FUTURES, AHEAD = 400, 2
+N_FUTURES, AHEAD = 300, 2
+PEAKS = 36  # of the live ones: a quarter
 # one instrument at a time: a bet on both is found within a tick or two all the same
 ACTIONS = tuple({(0.0, level) for level in LEVELS} | {(level, 0.0) for level in LEVELS})
 MINDS = ("alone", "averaged", "halted")
@@ -43,7 +45,8 @@ def row(feed: str, seed: int, mind: str) -> dict:
         halt = disagreement_halt(disagreement_threshold(model, held_out(), SHARE, warmup=WARMUP))
     terms = {"n_futures": N_FUTURES, "horizon": AHEAD, "actions": ACTIONS}
     mpc = MPC(model, contract=CONTRACT, halt=halt, **terms)
-    market = live().window(0, WARMUP + HORIZON)
+    first = np.arange(min(PEAKS, len(live().features)))
+    market = live().windows(first, 0 * first, WARMUP + HORIZON)
     before = market.window(0, WARMUP)
     strike = CONTRACT.strikes(before.features)[:, -1]
     path = quote(watch(model, market, WARMUP), CONTRACT, strike)
@@ -76,6 +79,7 @@ def main() -> None:
     torch.set_num_threads(1)
     about = {
         "what": "the planner from live peaks of volatility, with one model and with an ensemble",
+        "peaks": PEAKS,
         "planner": {"n_futures": N_FUTURES, "horizon": AHEAD, "actions": len(ACTIONS)},
     }
     study(args.out, about, tasks(args.seeds), lambda task: row(**task))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from statsmodels.stats.proportion import proportion_confint
 
-from mambadream_lite.agent import MPC, LetDrift, Objective, replay
+from mambadream_lite.agent import MPC, LetDrift, Objective, PolicyError, replay
 from mambadream_lite.agent.mpc import base_rate
 from mambadream_lite.dream import disagreement_halt, observe, quote, watch
 from mambadream_lite.market import Account, AccountConfig, Market
@@ -124,11 +124,11 @@ def test_a_planner_lives_through_a_market(model, market) -> None:
 
 def test_a_planner_that_starts_elsewhere_is_refused(model, market) -> None:
     mpc = MPC(model, **SMALL)
-    with pytest.raises(ValueError, match="^observation does not begin where"):
+    with pytest.raises(PolicyError, match="observation does not begin where"):
         replay(mpc.live(market.window(0, 20), generator()), watch(model, market, 30), Account())
     planner = mpc.live(market.window(0, 30), generator())
     replay(planner, watch(model, market, 30), Account())
-    with pytest.raises(ValueError, match="^observation is of tick 0, the planner waits for 30"):
+    with pytest.raises(PolicyError, match="observation is of tick 0, the planner waits for 30"):
         replay(planner, watch(model, market, 30), Account())
 
 

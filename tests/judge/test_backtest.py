@@ -228,3 +228,16 @@ def test_policies_and_builders_are_told_apart(market: Market) -> None:
         backtest(Flat(), market, warmup=WARMUP, every=5)
     with pytest.raises(ValueError, match="^every must be at least 1 tick, got 0"):
         backtest(lambda past: Flat(), market, warmup=WARMUP, every=0)
+
+
+def test_any_forecast_can_be_shown_instead_of_a_models(market: Market, model) -> None:
+    """A path with the model's own forecasts trades as the model's name does."""
+    warmup = 20
+    path = watch(model, market, warmup)
+    rule = MomentRule(0.5, 0.0, 5.0)
+    by_path = backtest(rule, market, path=path, warmup=warmup)
+    by_model = backtest(rule, market, model=model, warmup=warmup)
+    assert torch.equal(by_path.equity, by_model.equity) and by_path.leverage.any()
+    for terms in ({"path": path, "model": model}, {"path": watch(model, market, warmup + 1)}):
+        with pytest.raises(ValueError, match="^path must have"):
+            backtest(rule, market, warmup=warmup, **terms)
