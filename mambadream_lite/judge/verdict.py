@@ -244,13 +244,15 @@ def news(rows: list[dict]) -> list[float]:
 
 
 def tasks() -> list[Key]:
-    """All rows that are wanted, the middle cost first."""
-    wanted: list[Key] = []
-    for cost in (COSTS[1], COSTS[0], COSTS[2]):
-        for name in NAMES:
-            if cost == COSTS[1] or name != "planner, five seeds":  # five times the work
-                wanted.append({"name": name, "cost": cost, "seed": 0})
-    return wanted + [{"name": "PPO", "cost": COSTS[1], "seed": seed} for seed in SEEDS[1:]]
+    """All rows that are wanted, the middle cost first, the dearest of all last."""
+    *usual, dearest = NAMES
+    wanted: list[Key] = [
+        {"name": name, "cost": cost, "seed": 0}
+        for cost in (COSTS[1], COSTS[0], COSTS[2])
+        for name in usual
+    ]
+    wanted += [{"name": "PPO", "cost": COSTS[1], "seed": seed} for seed in SEEDS[1:]]
+    return [*wanted, {"name": dearest, "cost": COSTS[1], "seed": 0}]
 
 
 def main() -> None:
