@@ -70,11 +70,14 @@ def test_equity_compounds_returns_less_costs_from_the_warm_up_on(market: Market)
     assert result.bar == market.bar and not result.ruined.any()
 
 
-def test_with_a_model_it_is_replay_on_what_the_model_watched(market: Market, model) -> None:
-    class ByRisk:
-        def act(self, observation, state, generator):
-            return 1e-3 / observation.risk
+class ByRisk:
+    """Holds more where less risk is seen."""
 
+    def act(self, observation, state, generator) -> torch.Tensor:
+        return 1e-3 / observation.risk
+
+
+def test_with_a_model_it_is_replay_on_what_the_model_watched(market: Market, model) -> None:
     path = watch(model, market, WARMUP)
     result = backtest(ByRisk(), market, model=model, warmup=WARMUP)
     assert torch.equal(result.equity, replay(ByRisk(), path, Account()).equity)
@@ -232,12 +235,10 @@ def test_policies_and_builders_are_told_apart(market: Market) -> None:
 
 def test_any_forecast_can_be_shown_instead_of_a_models(market: Market, model) -> None:
     """A path with the model's own forecasts trades as the model's name does."""
-    warmup = 20
-    path = watch(model, market, warmup)
-    rule = MomentRule(0.5, 0.0, 5.0)
-    by_path = backtest(rule, market, path=path, warmup=warmup)
-    by_model = backtest(rule, market, model=model, warmup=warmup)
-    assert torch.equal(by_path.equity, by_model.equity) and by_path.leverage.any()
-    for terms in ({"path": path, "model": model}, {"path": watch(model, market, warmup + 1)}):
+    path = watch(model, market, WARMUP)
+    by_path = backtest(ByRisk(), market, path=path, warmup=WARMUP)
+    by_model = backtest(ByRisk(), market, model=model, warmup=WARMUP)
+    assert torch.equal(by_path.equity, by_model.equity) and by_path.leverage.all()
+    for terms in ({"path": path, "model": model}, {"path": watch(model, market, WARMUP + 1)}):
         with pytest.raises(ValueError, match="^path must have"):
-            backtest(rule, market, warmup=warmup, **terms)
+            backtest(ByRisk(), market, warmup=WARMUP, **terms)
