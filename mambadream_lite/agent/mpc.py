@@ -183,7 +183,7 @@ class MPC:
             prob_profit=profit,
             prob_profit_error=(profit * (1 - profit) / n).sqrt(),
             mean=wealth.mean(1) - 1,
-            cvar=-worst_mean(wealth - 1, 0.05),
+            cvar=0.0 - worst_mean(wealth - 1, 0.05),
             ruined=(wealth == 0).double().mean(1),
             base_rate=self.base_rate,
             alive=int(futures.alive[:, -1].sum()),
