@@ -74,6 +74,11 @@ class Ensembled:
 ENSEMBLES = {
     # three seeds on one feed
     "same feed": Ensembled(("archive",) * 3, ("archive-whole",) * 3),
+    # three windows of one vendor's history
+    "other years": Ensembled(
+        ("archive", "archive-years", "archive-years"),
+        ("archive-whole", "archive-whole-years", "archive-whole-years"),
+    ),
     # three vendors, of which one cleans and one knows quiet weeks only
     "other feeds": Ensembled(
         ("archive", "archive-whole", "calm"), ("archive-whole", "archive-whole", "calm")

@@ -26,13 +26,21 @@ from mambadream_lite.judge.utility import LEAST
 from mambadream_lite.market import Account, Market
 from mambadream_lite.market.features import VOLATILITY
 from mambadream_lite.model import Ensemble, WorldModel, load_world_model
-from mambadream_lite.model.recipes import CONTRACT, RECIPES, heston_market, make
+from mambadream_lite.model.recipes import (
+    CONTRACT,
+    RECIPES,
+    Recipe,
+    archive_data,
+    heston_market,
+    make,
+)
 
 WORK = Path("_build/agents")
 WARMUP, HORIZON, AFTER = 300, 64, 192  # ticks before a peak, of a dream, and live after the peak
 PEAK = 0.57  # volatility a year: above the alarm of the planted rule, the highest 1 in 2,000
 ROUNDS = 24  # of training, 256 dreams each
 STARTS_SEED, LIVE_SEED = 4001, 4002
+YEARS, YEARS_SEED = "-years", 4100  # a feed so named: other years of the same vendor, by the seed
 LIVE_PATHS = 200  # of a year each: some 150 peaks
 TICKS = (1, 2, 5, 30)  # after the peak, at which volatilities are compared
 FEEDS = ("archive", "archive-whole", "calm")
@@ -63,12 +71,22 @@ def starts() -> Market:
     return storms(100, STARTS_SEED).window(0, WARMUP)
 
 
+def recipe(feed: str, seed: int) -> Recipe:
+    """How the model of a feed and a seed is made."""
+    vendor = feed.removesuffix(YEARS)
+    of_vendor = replace(RECIPES[vendor], seed=seed)
+    if vendor == feed:
+        return of_vendor
+    data = functools.partial(archive_data, vendor == "archive", YEARS_SEED + seed)
+    return replace(of_vendor, data=data)
+
+
 @functools.cache
 def world_model(feed: str, seed: int) -> WorldModel:
     """The model of a feed and a seed; trained if it is not there (minutes)."""
     path = WORK / f"{feed}-{seed}.safetensors"
     if not path.exists():
-        make(feed, replace(RECIPES[feed], seed=seed), path)
+        make(feed, recipe(feed, seed), path)
     return load_world_model(path)[0]
 
 

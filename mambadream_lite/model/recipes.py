@@ -85,9 +85,12 @@ def worlds_data() -> tuple[Market, Market]:
     return train, make_daily_worlds(8, 1000, seed=WORLDS_SEED + 1)
 
 
-def archive_data(cleaned: bool = True) -> tuple[Market, Market]:
-    """A vendor's archive of Heston storms, cleaned (planted, chapter 08) or whole."""
-    train = clean_archive(PARAMS, seed=TRAIN_SEED, cleaned=cleaned)
+def archive_data(cleaned: bool = True, seed: int = TRAIN_SEED) -> tuple[Market, Market]:
+    """A vendor's archive of Heston storms, cleaned (planted, chapter 08) or whole.
+
+    Another seed gives other years of the same vendor.
+    """
+    train = clean_archive(PARAMS, seed=seed, cleaned=cleaned)
     return train, clean_archive(PARAMS, seed=VAL_SEED, batches=1, cleaned=cleaned)
 
 

@@ -10,7 +10,7 @@ from mambadream_lite.agent import PPO
 from mambadream_lite.judge import cures, glitch
 from mambadream_lite.market import Account, Market
 from mambadream_lite.market.features import VOLATILITY
-from mambadream_lite.model import MambaWorldModel, save_world_model
+from mambadream_lite.model import MambaWorldModel, recipes, save_world_model
 from mambadream_lite.model.recipes import heston_market
 
 
@@ -23,7 +23,8 @@ def peaks() -> Market:
 def small(tmp_path: Path, peaks: Market, monkeypatch) -> Path:
     """Tiny untrained models of all feeds and seeds, few peaks, one round of training."""
     work = tmp_path / "work"
-    for i, feed in enumerate(glitch.FEEDS):
+    years = tuple(feed + glitch.YEARS for feed in glitch.FEEDS[:2])
+    for i, feed in enumerate(glitch.FEEDS + years):
         for seed in range(3):
             torch.manual_seed(10 * i + seed)
             model = MambaWorldModel(d_model=8, d_state=2, n_components=2)
@@ -103,6 +104,7 @@ def test_a_thousandth_is_the_least_that_counts() -> None:
         {"cure": "ensemble", "kind": "same feed", "how": "halted"},
         {"cure": "ensemble", "kind": "same feed", "how": "paused"},
         {"cure": "ensemble", "kind": "other feeds", "how": "retrained"},
+        {"cure": "ensemble", "kind": "other years", "how": "halted"},
         {"cure": "alarm", "share": 0.01},
         {"cure": "together"},
     ],
@@ -120,6 +122,20 @@ def test_an_ensemble_holds_no_member_twice(small: Path) -> None:
             members = cures.ensemble(kind, feed, 2).members
             assert len({id(m) for m in members}) == len(members) >= 2
             assert members[0] is glitch.world_model(feed, 2)
+
+
+@pytest.mark.parametrize("vendor", ["archive", "archive-whole"])
+def test_other_years_are_the_same_vendors_of_another_market(vendor: str, monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(recipes, "clean_archive", lambda params, **k: asked.append(k))
+    for feed, seed in ((vendor, 1), (vendor, 2), (f"{vendor}-years", 1), (f"{vendor}-years", 2)):
+        made = glitch.recipe(feed, seed)
+        assert made.seed == seed
+        made.data()
+    assert {k["cleaned"] for k in asked} == {vendor == "archive"}
+    train = [k["seed"] for k in asked if "batches" not in k]
+    assert train[0] == train[1] == recipes.TRAIN_SEED
+    assert len(set(train)) == 3
 
 
 def test_halting_keeps_an_agent_out_where_members_disagree(small: Path, monkeypatch) -> None:
