@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from mambadream_lite.agent.network import ActorCritic
+from mambadream_lite.agent.network import ActorCritic, ContinuousActorCritic
 from mambadream_lite.agent.policies import Observation
 from mambadream_lite.dream.desk import Desk, n_inputs, trader_inputs
 from mambadream_lite.dream.quote import Quoted
@@ -38,6 +38,7 @@ class PPOConfig:
     Attributes:
         levels: leverages of the asset to choose from.
         contract_levels: of the volatility contract; empty: it is not traded.
+        continuous: hold any leverage of the asset between the lowest and the highest level.
         gamma, lam: discount, and lambda of the generalised advantage.
         lr, epochs, minibatches: of the optimiser, on each batch of episodes.
         clip: of the probability ratio.
@@ -54,6 +55,7 @@ class PPOConfig:
 
     levels: tuple[float, ...] = LEVELS
     contract_levels: tuple[float, ...] = ()
+    continuous: bool = False
     gamma: float = 0.9
     lam: float = 0.8
     lr: float = 3e-3
@@ -71,7 +73,7 @@ class PPOConfig:
 
 @dataclass(frozen=True)
 class Rollout:
-    """N episodes of H ticks under one policy; (N, H) each, inputs (N, H, I), choice (N, H, 1 or 2).
+    """N episodes of H ticks under one policy; (N, H) each, inputs (N, H, I), choice (N, H, 1 to 3).
 
     ``ruined`` marks the tick of ruin, ``halted`` the ticks of a dream that is over, ``ended`` all
     that is not to be learned from.
@@ -127,7 +129,8 @@ class PPO:
         sizes = (self.config.levels, self.config.contract_levels, self.config.width)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.network = ActorCritic(inputs, *sizes, self.config.inertia)
+            kind = ContinuousActorCritic if self.config.continuous else ActorCritic
+            self.network = kind(inputs, *sizes, self.config.inertia)
         self.optimizer = torch.optim.Adam(self.network.parameters(), self.config.lr, eps=1e-5)
 
     @torch.no_grad()
@@ -153,8 +156,9 @@ class PPO:
             strike=None if self.contract is None else observation.strike,
             beliefs=self.config.beliefs,
         )
-        choice = self.network.choose(inputs, self.network.held(state), generator)
-        return self.network.target(choice)
+        held = self.network.held(state)
+        choice = self.network.choose(inputs, held, generator)
+        return self.network.target(choice, held)
 
     def learn(self, path: Dream) -> float:
         """Trade once along every path, then improve; returns the mean reward (bp a tick).
@@ -196,9 +200,9 @@ class PPO:
         desk.paths = path
         # every dream begins with a position drawn at random, so that holding, adding and
         # getting out are all tried in every state of the market
-        start = torch.randint(network.sizes[0], (n,), generator=self.generator)
+        start = network.start(n, self.generator)
         everyone, row = torch.ones(n, dtype=torch.bool), torch.arange(n)
-        desk.seat(everyone, row, 0 * row, path.horizon, network.levels[start])
+        desk.seat(everyone, row, 0 * row, path.horizon, start)
         columns: dict[str, list[Tensor]] = {
             name: [] for name in Rollout.__dataclass_fields__ if name != "last_inputs"
         }
@@ -206,7 +210,7 @@ class PPO:
             inputs, held = desk.see(), network.held(desk.state)
             choice = network.choose(inputs, held, self.generator)
             before, halted = desk.state.ruined, ~path.alive[:, h]
-            target = network.target(choice)
+            target = network.target(choice, held)
             target = torch.where(halted if target.ndim == 1 else halted[:, None], 0.0, target)
             reward, ruined, _ = desk.trade(target)
             entry = {
