@@ -113,12 +113,8 @@ def observe(model: WorldModel, context: Market | Tensor) -> Belief:
 
 def _observe(model: WorldModel | Ensemble, context: Market | Tensor) -> Belief:
     if isinstance(context, Market):
-        trained, given = float(model.bar), context.bar
-        if abs(given / trained - 1) > 1e-6:
-            raise ValueError(
-                f"context has bars of {given:.6g} years, the model was trained on {trained:.6g}"
-            )
-        features, log_price = context.without_gaps("context").features, context.price[:, -1].log()
+        market = _readable(model, context, "context")
+        features, log_price = market.features, market.price[:, -1].log()
     else:
         features, log_price = context, torch.zeros(len(context), dtype=torch.float64)
     check_features(features, "context")
@@ -131,6 +127,16 @@ def _observe(model: WorldModel | Ensemble, context: Market | Tensor) -> Belief:
     features = features.to(device)
     _, _, hidden = model(features[:, :-1], action=_no_action(model, features[:, :-1]))
     return Belief(hidden, features[:, -1], log_price.to(device))
+
+
+def _readable(model: WorldModel | Ensemble, market: Market, name: str) -> Market:
+    """The market, if its bars are those that the model was trained on, and none is missing."""
+    trained, given = float(model.bar), market.bar
+    if abs(given / trained - 1) > 1e-6:
+        raise ValueError(
+            f"{name} has bars of {given:.6g} years, the model was trained on {trained:.6g}"
+        )
+    return market.without_gaps(name)
 
 
 @torch.no_grad()
@@ -294,9 +300,9 @@ def watch(
             before which it returns True: nobody trades in these.
 
     Raises:
-        ValueError: ``warmup`` outside 1 to T - 1, or a market with a gap.
+        ValueError: ``warmup`` outside 1 to T - 1, other bars than the model's, or a gap.
     """
-    n_ticks = market.without_gaps("market").features.shape[1]
+    n_ticks = _readable(model, market, "market").features.shape[1]
     if not 1 <= warmup < n_ticks:
         raise ValueError(f"warmup must lie between 1 and {n_ticks - 1} ticks, got {warmup}")
     x = market.features.to(model.feature_mean.device)

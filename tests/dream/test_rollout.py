@@ -190,6 +190,8 @@ def test_take_and_fork_keep_what_belongs_together(model, market: Market) -> None
 def test_bars_of_another_length_are_refused(model, market: Market) -> None:
     with pytest.raises(ValueError, match="^context has bars of"):
         observe(model, replace(market, bar=2 * market.bar))
+    with pytest.raises(ValueError, match="^market has bars of"):
+        watch(model, replace(market, bar=2 * market.bar), 5)
 
 
 def test_a_context_too_short_for_the_convolution_is_refused(model, market: Market) -> None:
