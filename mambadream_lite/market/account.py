@@ -158,7 +158,8 @@ class Account:
 
         Args:
             state: the N accounts before the bar.
-            target: (N,) leverage wanted in the asset, |target| <= ``max_leverage``.
+            target: (N,) leverage wanted in the asset, |target| <= ``max_leverage``; or what is
+                held, wherever the price has carried it.
             log_return: (N,) log return of the bar.
             high, low: (N,) extremes of the bar over the price of the fill, as ratios; with a
                 gap at the open both may lie on one side of 1.
@@ -172,7 +173,7 @@ class Account:
             ValueError: a target that is not finite or above ``max_leverage``, a bar that is not
                 finite, contracts without a payoff.
         """
-        self._check(target, log_return, high, low, contracts, payoff)
+        self._check(state, target, log_return, high, low, contracts, payoff)
         c = self.config
         equity = state.equity
         target = self._allowed(target, state)
@@ -235,11 +236,16 @@ class Account:
         room = self.config.position_limit / state.equity  # inf once equity is 0
         return torch.maximum(torch.minimum(target, room), -room)
 
-    def _check(self, target, log_return, high, low, contracts, payoff) -> None:
+    def _check(self, state, target, log_return, high, low, contracts, payoff) -> None:
         limit = self.config.max_leverage
         for name, wanted in (("target leverage", target), ("contracts", contracts)):
-            if wanted is not None and not (wanted.abs() <= limit + 1e-9).all():
-                worst = wanted[~(wanted.abs() <= limit + 1e-9)][0].item()
+            if wanted is None:
+                continue
+            beyond = ~(wanted.abs() <= limit + 1e-9)
+            if wanted is target:
+                beyond = beyond & (target != state.leverage)  # no order, no limit
+            if beyond.any():
+                worst = wanted[beyond][0].item()
                 raise ValueError(f"{name} must lie within +-{limit}, got {worst}")
         if (contracts is None) != (payoff is None):
             raise ValueError("contracts and payoff must be given together, or neither")

@@ -400,3 +400,16 @@ def test_any_bar_leaves_equity_at_or_above_zero_and_no_money_unaccounted(
     assert (state.equity == 0) == state.ruined
     assert money(state).item() == pytest.approx(1.0, abs=1e-9)
     assert 0 <= state.drawdown <= 1
+
+
+def test_what_is_held_may_drift_beyond_the_limit_but_no_order_goes_there() -> None:
+    account = Account(AccountConfig(half_spread=0.0, fee=0.0, maintenance=0.0))
+    state = account.open(1, 60.0)
+    fallen = column(0.99)
+    state = account.step(state, state.leverage, fallen.log(), column(1.0), fallen)
+    assert state.leverage.item() == pytest.approx(60 * 0.99 / (1 - 60 * 0.01))  # 148x
+    still = (column(0.0), column(1.0), column(1.0))
+    after = account.step(state, state.leverage, *still)
+    assert after.equity.item() == pytest.approx(0.4) and after.flows.traded.item() == 0
+    with pytest.raises(ValueError, match=r"^target leverage must lie within \+-100"):
+        account.step(state, state.leverage - 1, *still)
