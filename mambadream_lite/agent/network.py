@@ -33,12 +33,16 @@ class ActorCritic(nn.Module):
         inertia: float,
     ) -> None:
         super().__init__()
-        self.sizes = [len(levels)] + [len(contract_levels)] * bool(contract_levels)
+        self.sizes = [self._asset_outputs(levels)] + [len(contract_levels)] * bool(contract_levels)
         self.register_buffer("levels", torch.tensor(levels, dtype=torch.float64))
         self.register_buffer("contract_levels", torch.tensor(contract_levels, dtype=torch.float64))
         self.policy = _network(n_inputs, width, sum(self.sizes), gain=0.01)
         self.value = _network(n_inputs, width, 1, gain=1.0)
         self.inertia = nn.Parameter(torch.tensor(inertia))
+
+    def _asset_outputs(self, levels: tuple[float, ...]) -> int:
+        """Outputs of the policy that say what to do with the asset."""
+        return len(levels)
 
     def start(self, n: int, generator: torch.Generator) -> Tensor:
         """Leverages (n,) to begin an episode with: levels drawn at random."""
@@ -96,9 +100,11 @@ class ContinuousActorCritic(ActorCritic):
         inertia: float,
     ) -> None:
         super().__init__(n_inputs, levels, contract_levels, width, inertia)
-        self.sizes[0] = 2  # the logit of trading, the mean of z
-        self.policy = _network(n_inputs, width, sum(self.sizes), gain=0.01)
         self.log_sd = nn.Parameter(torch.tensor(-0.5))
+
+    def _asset_outputs(self, levels: tuple[float, ...]) -> int:
+        """The logit of trading, and the mean of z."""
+        return 2
 
     def start(self, n: int, generator: torch.Generator) -> Tensor:
         """Leverages (n,) to begin an episode with, evenly spread in z."""
