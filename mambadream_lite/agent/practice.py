@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mambadream_lite.agent.ppo import PPO
+from mambadream_lite.dream.explosion import end_explosions
 from mambadream_lite.dream.halt import Halt
 from mambadream_lite.dream.quote import quote
 from mambadream_lite.dream.rollout import dream, observe
@@ -63,6 +64,7 @@ def dream_and_train(
             generator=generator,
             halt=halt,
         )
+        path = end_explosions(path)
         if strike is not None:
             path = quote(path, agent.contract, strike[rows])
         curve.append(sum(agent.learn(path) for _ in range(n_passes)) / n_passes)

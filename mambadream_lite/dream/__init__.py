@@ -1,6 +1,7 @@
 """Dreams: the generative loop of the world model."""
 
 from mambadream_lite.dream.env import DreamEnv, DreamVectorEnv, MarketEnv
+from mambadream_lite.dream.explosion import end_explosions
 from mambadream_lite.dream.halt import (
     any_halt,
     disagreement_halt,
@@ -34,6 +35,7 @@ __all__ = [
     "disagreement_halt",
     "disagreement_threshold",
     "dream",
+    "end_explosions",
     "feature_halt",
     "foreseen",
     "observe",

@@ -18,6 +18,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from mambadream_lite.dream.desk import SEEN_LIMIT, Desk, n_inputs
+from mambadream_lite.dream.explosion import end_explosions
 from mambadream_lite.dream.halt import Halt
 from mambadream_lite.dream.rollout import dream, observe, watch
 from mambadream_lite.market.account import Account, AccountConfig
@@ -149,7 +150,7 @@ class _Pool:
             size = max(POOL, count)
             contexts = torch.from_numpy(rng.integers(len(self.belief.features), size=size))
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            self.trading.desk.paths = dream(
+            paths = dream(
                 self.trading.model,
                 self.belief.take(contexts),
                 n_dreams=1,
@@ -158,6 +159,7 @@ class _Pool:
                 temperature=self.temperature,
                 halt=self.halt,
             )
+            self.trading.desk.paths = end_explosions(paths)
             # a dream that was over before its first tick has nothing to trade
             self.left = self.trading.desk.paths.alive[:, 0].nonzero().flatten().tolist()
             if len(self.left) < count:

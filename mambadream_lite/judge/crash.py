@@ -139,7 +139,8 @@ def storms(market: Market) -> Market:
 
 def sound(path: Dream) -> Tensor:
     """(N,) bool: prices stay numbers. From inside the crash 1 dream in some 10,000 explodes."""
-    return torch.stack([path.high, path.low, path.log_price[:, 1:]]).isfinite().all(2).all(0)
+    finite = torch.stack([path.high, path.low, path.log_price[:, 1:]]).isfinite().all(2).all(0)
+    return finite & path.alive.all(1)  # nothing else ends a dream here
 
 
 def part(path: Dream, rows: Tensor) -> Dream:
