@@ -1,6 +1,6 @@
 """Does planning cure a wrong belief? MPC after the live peaks of chapter 08 (chapters 09, 10).
 
-    python -m mambadream_lite.judge.planner_cure --seeds 3
+    python -m mambadream_lite.judge.planner_cure
 
 lets the planner trade both instruments from the peaks of ``judge.glitch``: with the cleaned
 archive's model alone, with an ensemble brought up on different feeds, and with that ensemble's
